@@ -1,0 +1,44 @@
+//! Every limit of the wire contract and of the engine, in one place; the README lists them.
+
+use std::time::Duration;
+
+/// Largest body of one command, in bytes.
+pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
+/// Largest body of an array of commands, in bytes. The project's broker takes messages of up to 2 MiB.
+pub const ARRAY_BYTES_MAX: usize = 1024 * 1024;
+/// Most commands in one array.
+pub const ARRAY_ITEMS_MAX: usize = 1000;
+/// Longest username, in characters.
+pub const USERNAME_MAX: usize = 64;
+/// Longest e-mail address, in bytes (RFC 5321, 4.5.3.1.3, less the angle brackets).
+pub const EMAIL_MAX: usize = 254;
+/// Largest balance: the largest integer that every JSON reader takes without loss (RFC 8259, 6).
+pub const POINTS_MAX: u64 = (1 << 53) - 1;
+/// Most users in one page of `list`.
+pub const LIST_LIMIT_MAX: u16 = 1000;
+/// Users in one page of `list` when the command does not say.
+pub const LIST_LIMIT_DEFAULT: u16 = 100;
+/// Longest property of a message (AMQP 0-9-1, 4.2.5.3: short strings), in bytes.
+pub const SHORT_STRING_MAX: usize = 255;
+
+/// Commands in one transaction, unless configured.
+pub const BATCH_MAX: u16 = 256;
+/// Time to reach and open a connection.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Seconds between heartbeats, unless the broker's URL says otherwise: a dead peer is noticed after two of them.
+pub const HEARTBEAT_SECONDS: u16 = 10;
+/// How long acknowledgements wait for the replies before them to be written.
+pub const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a dead letter may take to be confirmed before the broker is left to move the message.
+pub const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long closing a channel or a connection may take before it is dropped.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a batch is kept for a store that does not answer. It lies below the broker's consumer timeout (30
+/// minutes), at which the broker would close the channel.
+pub const STORE_PATIENCE: Duration = Duration::from_secs(20 * 60);
+/// Deliveries of a message from which on it is suspected of killing workers, and handled alone.
+pub const SUSPECT_DELIVERY_COUNT: i64 = 2;
+/// Unsuspected successes after which a queue is consumed at full speed again.
+pub const QUARANTINE_SUCCESSES: u32 = 32;
+/// Time without a delivery after which a queue is consumed at full speed again.
+pub const QUARANTINE_IDLE: Duration = Duration::from_secs(2);

@@ -1,0 +1,179 @@
+//! What was answered before: the inbox that makes a repetition harmless.
+//!
+//! A row `(command, message id) → fingerprint, reply` is written in the same transaction as the effect. This module
+//! decides, without I/O, what a request with an id gets; a store only loads and saves the rows.
+
+use std::{collections::HashMap, time::Duration};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::{Code, Problem, to_json};
+
+/// How long a reply is remembered by default. It must exceed the longest time the same id may still arrive: the
+/// queues' time to live (3 days), and the time clients send again (24 hours).
+pub const RETENTION: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// A command's content: the first half of SHA-256 over its name and the JSON form of the *parsed* command, so that
+/// white space, the order of fields and a default written out make no difference, and a client that serializes its
+/// command anew for a second try is not refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint(pub [u8; 16]);
+
+impl Fingerprint {
+    /// The fingerprint of one command.
+    pub fn of(command: &str, content: &impl Serialize) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(command);
+        hash.update([0]);
+        hash.update(to_json(content));
+        Self::finish(hash)
+    }
+
+    /// The fingerprint of an array: its items' JSON forms (of an invalid item: its text) in their order.
+    pub(super) fn of_many<'a, C: Serialize + 'a>(
+        command: &str,
+        items: impl Iterator<Item = (Option<&'a C>, &'a str)>,
+    ) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(command);
+        for (valid, text) in items {
+            // A separator that no JSON text contains, so that no two arrays can look the same.
+            match valid {
+                Some(content) => hash.update([&[1], to_json(content).as_slice()].concat()),
+                None => hash.update([&[2], text.as_bytes()].concat()),
+            }
+        }
+        Self::finish(hash)
+    }
+
+    fn finish(hash: Sha256) -> Self {
+        let digest: [u8; 32] = hash.finalize().into();
+        let mut half = [0; 16];
+        half.copy_from_slice(&digest[..16]);
+        Self(half)
+    }
+}
+
+/// A remembered reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredReply {
+    /// The content that was answered.
+    pub fingerprint: Fingerprint,
+    /// Its status.
+    pub status: u16,
+    /// Its body.
+    pub body: Vec<u8>,
+}
+
+/// `(command, message id)`: ids are per command.
+pub type Key = (&'static str, String);
+
+/// The inbox rows that a batch touches.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    rows: HashMap<Key, StoredReply>,
+    fresh: Vec<Key>,
+}
+
+impl Inbox {
+    /// An inbox that knows the rows that the store holds.
+    pub fn new(rows: HashMap<Key, StoredReply>) -> Self {
+        Self { rows, fresh: Vec::new() }
+    }
+
+    /// The reply that was given for this id, if any.
+    ///
+    /// # Errors
+    /// `idempotency_conflict` if it was given for another content.
+    pub fn find(
+        &self,
+        command: &'static str,
+        id: &str,
+        fingerprint: Fingerprint,
+    ) -> Result<Option<&StoredReply>, Problem> {
+        match self.rows.get(&(command, id.to_owned())) {
+            None => Ok(None),
+            Some(row) if row.fingerprint == fingerprint => Ok(Some(row)),
+            Some(_) => Err(Problem::new(
+                Code::IDEMPOTENCY_CONFLICT,
+                format!(
+                    "message_id {id:?} was used for a {command} command with another content; use a new id for a new command"
+                ),
+            )),
+        }
+    }
+
+    /// Remembers a reply; the store writes it with [`Inbox::fresh`].
+    pub fn remember(&mut self, command: &'static str, id: &str, row: StoredReply) {
+        let key = (command, id.to_owned());
+        self.fresh.push(key.clone());
+        self.rows.insert(key, row);
+    }
+
+    /// How many rows are to be written; a mark for [`Inbox::forget_after`].
+    pub fn mark(&self) -> usize {
+        self.fresh.len()
+    }
+
+    /// Takes back what was remembered since the mark.
+    pub fn forget_after(&mut self, mark: usize) {
+        for key in self.fresh.drain(mark..) {
+            self.rows.remove(&key);
+        }
+    }
+
+    /// The rows to be written since the mark, in the order in which the commands were run.
+    pub fn fresh(&self, mark: usize) -> impl Iterator<Item = (&Key, &StoredReply)> {
+        self.fresh[mark..].iter().map(|key| (key, &self.rows[key]))
+    }
+}
+
+/// The time in an id that is a `UUIDv7` (RFC 9562, 5.7), in milliseconds since the Unix epoch.
+pub fn minted_at(id: &str) -> Option<i64> {
+    let uuid = Uuid::try_parse(id).ok().filter(|uuid| uuid.get_version_num() == 7)?;
+    let (seconds, nanos) = uuid.get_timestamp()?.to_unix();
+    i64::try_from(seconds * 1000 + u64::from(nanos) / 1_000_000).ok()
+}
+
+/// Refuses an id whose reply may already have been forgotten, as its command may have been executed then.
+///
+/// # Errors
+/// `id_expired` for a `UUIDv7` older than the retention. Other ids tell no time and pass.
+pub fn check_age(id: &str, now: i64, retention: Duration) -> Result<(), Problem> {
+    let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+    match minted_at(id) {
+        Some(minted) if now.saturating_sub(minted) > retention_ms => Err(Problem::new(
+            Code::ID_EXPIRED,
+            format!(
+                "message_id {id} was made more than {} hours ago, and replies are not remembered longer than that: \
+                 the command may have been executed; look at the state, and use a new id to execute it",
+                retention.as_secs() / 3600
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_v7_tells_its_age_and_other_ids_do_not() {
+        assert_eq!(minted_at("017f22e2-79b0-7cc3-98c4-dc0c0c07398f"), Some(0x017f_22e2_79b0));
+        assert_eq!(minted_at("9073926b-929f-4ce2-8e1c-2b1c3f2a1d11"), None);
+        assert_eq!(minted_at("order-17"), None);
+    }
+
+    #[test]
+    fn an_id_expires_after_the_retention_and_not_before() {
+        let minted = 0x017f_22e2_79b0;
+        let check =
+            |now| check_age("017f22e2-79b0-7cc3-98c4-dc0c0c07398f", now, RETENTION).map_err(|p| p.code.name);
+        let retention = i64::try_from(RETENTION.as_millis()).unwrap();
+        assert_eq!(check(minted + retention), Ok(()));
+        assert_eq!(check(minted + retention + 1), Err("id_expired"));
+    }
+}

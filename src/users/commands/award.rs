@@ -1,0 +1,48 @@
+//! `award`: adds points.
+
+use serde::{Deserialize, Serialize};
+
+use super::{INSUFFICIENT_POINTS, POINTS_LIMIT, existing};
+use crate::{
+    limits::POINTS_MAX,
+    service::Problem,
+    users::{
+        model::{self, Points, User, Username},
+        working_set::WorkingSet,
+    },
+};
+
+/// Payload of `award`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Award {
+    /// Who.
+    pub username: Username,
+    /// How many points to add.
+    pub points: model::Award,
+}
+
+impl Award {
+    /// Adds the points; the status stays until the next `promote`.
+    ///
+    /// # Errors
+    /// `user_not_found`; `insufficient_points` or `points_limit` if the balance would leave its bounds.
+    pub fn apply(&self, users: &mut WorkingSet) -> Result<User, Problem> {
+        let mut user = existing(users, &self.username)?;
+        let (balance, award) = (user.points.as_i64(), self.points.get());
+        // Neither side exceeds 2^53, so the sum cannot overflow.
+        user.points = Points::try_from(balance + award).map_err(|_| {
+            let (code, bound) = match award {
+                ..0 => (INSUFFICIENT_POINTS, "0".to_owned()),
+                _ => (POINTS_LIMIT, POINTS_MAX.to_string()),
+            };
+            let username = &self.username;
+            Problem::new(
+                code,
+                format!("{username} has {balance} points, {award:+} would leave the bound of {bound}"),
+            )
+        })?;
+        users.put(user.clone());
+        Ok(user)
+    }
+}

@@ -1,0 +1,41 @@
+//! `create`: stores a new user.
+
+use serde::{Deserialize, Serialize};
+
+use super::USER_EXISTS;
+use crate::{
+    service::Problem,
+    users::{
+        model::{Email, Points, Status, User, Username},
+        working_set::WorkingSet,
+    },
+};
+
+/// Payload of `create`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Create {
+    /// The new user's name.
+    pub username: Username,
+    /// The new user's address.
+    pub email: Email,
+    /// The opening balance.
+    #[serde(default)]
+    pub points: Points,
+}
+
+impl Create {
+    /// Stores the user as `Bronze`; a status has to be earned by `promote`.
+    ///
+    /// # Errors
+    /// `user_exists`.
+    pub fn apply(&self, users: &mut WorkingSet) -> Result<User, Problem> {
+        let Self { username, email, points } = self.clone();
+        if users.get(&username).is_some() {
+            return Err(Problem::new(USER_EXISTS, format!("there is a user {username} already")));
+        }
+        let user = User { username, email, points, status: Status::Bronze };
+        users.put(user.clone());
+        Ok(user)
+    }
+}

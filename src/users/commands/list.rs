@@ -1,0 +1,86 @@
+//! `list`: returns a page of users.
+
+use std::num::NonZeroU16;
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use crate::{
+    limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX},
+    users::{
+        model::{User, Username},
+        working_set::WorkingSet,
+    },
+};
+
+/// Payload of `list`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct List {
+    /// Begin after this username; without it at the first.
+    #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
+    pub after: Option<Username>,
+    /// How many users at most.
+    #[serde(default)]
+    pub limit: Limit,
+}
+
+/// A page's size: 1 to 1,000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct Limit(NonZeroU16);
+
+impl Limit {
+    /// The size as a number.
+    pub fn get(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl Default for Limit {
+    fn default() -> Self {
+        Self(NonZeroU16::new(LIST_LIMIT_DEFAULT).expect("the default is not 0"))
+    }
+}
+
+impl TryFrom<i64> for Limit {
+    type Error = String;
+
+    fn try_from(number: i64) -> Result<Self, String> {
+        u16::try_from(number)
+            .ok()
+            .filter(|limit| *limit <= LIST_LIMIT_MAX)
+            .and_then(NonZeroU16::new)
+            .map(Self)
+            .ok_or_else(|| format!("the limit is a whole number from 1 to {LIST_LIMIT_MAX}, not {number}"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::try_from(i64::deserialize(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+/// An optional field is there or not; `null` is neither.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Username>, D::Error> {
+    Username::deserialize(deserializer).map(Some)
+}
+
+/// A page of users. There is no snapshot across pages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    /// Users by username.
+    pub users: Vec<User>,
+    /// What to give as `after` for the next page, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Username>,
+}
+
+impl List {
+    /// Returns the page.
+    pub fn apply(&self, users: &WorkingSet) -> Page {
+        let limit = usize::from(self.limit.get());
+        let found = users.page(self);
+        let next = (found.len() > limit).then(|| found[limit - 1].username.clone());
+        Page { users: found.into_iter().take(limit).cloned().collect(), next }
+    }
+}

@@ -1,0 +1,13 @@
+//! The users service: username, e-mail, points, and a status earned by points.
+//!
+//! This folder knows users and has never heard of AMQP. A command is a pure function over a [`model::User`]; SQL
+//! stands only under [`store`].
+
+pub mod commands;
+pub mod model;
+pub mod promotion;
+mod service;
+pub mod store;
+pub mod working_set;
+
+pub use service::UserService;

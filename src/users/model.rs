@@ -1,0 +1,241 @@
+//! A user, and the values it is made of: valid by construction.
+
+use std::fmt;
+
+use email_address::EmailAddress;
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use crate::limits::{EMAIL_MAX, POINTS_MAX, USERNAME_MAX};
+
+/// A user, as stored and as replied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct User {
+    /// Unique, case-sensitive.
+    pub username: Username,
+    /// Need not be unique.
+    pub email: Email,
+    /// The balance.
+    pub points: Points,
+    /// Changes only by `promote`.
+    pub status: Status,
+}
+
+/// What a user's points have earned at the last promotion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Status {
+    /// Up to 50 points.
+    Bronze,
+    /// Above 50 points.
+    Silver,
+    /// Above 100 points.
+    Gold,
+}
+
+/// 1–64 of `[A-Za-z0-9._-]`, beginning with a letter or digit.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Username(String);
+
+impl Username {
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Username {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let valid = (1..=USERNAME_MAX).contains(&text.len())
+            && text.chars().all(allowed)
+            && text.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if valid {
+            Ok(Self(text))
+        } else {
+            Err(format!(
+                "a username has 1 to {USERNAME_MAX} characters of A-Z, a-z, 0-9, '.', '_' and '-', and begins with a letter or digit"
+            ))
+        }
+    }
+}
+
+/// A syntactically valid e-mail address (RFC 5321, 5322) of at most 254 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Email(String);
+
+impl Email {
+    /// The address as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Email {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.len() > EMAIL_MAX {
+            return Err(format!(
+                "an e-mail address has at most {EMAIL_MAX} bytes, this one has {}",
+                text.len()
+            ));
+        }
+        let plain = email_address::Options::default().without_display_text().without_domain_literal();
+        EmailAddress::parse_with_options(&text, plain)
+            .map_err(|error| format!("not an e-mail address: {error}"))?;
+        if text.chars().any(char::is_control) {
+            return Err("not an e-mail address: it holds a control character".to_owned());
+        }
+        Ok(Self(text))
+    }
+}
+
+macro_rules! deserialize_by_try_from_string {
+    ($($name:ident),*) => {$(
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                Self::try_from(String::deserialize(deserializer)?).map_err(de::Error::custom)
+            }
+        }
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    )*};
+}
+deserialize_by_try_from_string!(Username, Email);
+
+/// A balance of 0 … 2^53−1.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Points(u64);
+
+impl Points {
+    /// The balance as a number.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    /// The balance as stores keep it.
+    pub fn as_i64(self) -> i64 {
+        i64::try_from(self.0).expect("points lie below 2^53")
+    }
+}
+
+impl TryFrom<i64> for Points {
+    type Error = String;
+
+    fn try_from(number: i64) -> Result<Self, String> {
+        match u64::try_from(number) {
+            Ok(points) if points <= POINTS_MAX => Ok(Self(points)),
+            _ => Err(format!("points are a whole number from 0 to {POINTS_MAX}, not {number}")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Points {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::try_from(deserialize_whole(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+/// Points to add: not 0, possibly negative, at most 2^53−1 either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Award(i64);
+
+impl Award {
+    /// The number of points to add.
+    pub fn get(self) -> i64 {
+        self.0
+    }
+}
+
+impl TryFrom<i64> for Award {
+    type Error = String;
+
+    fn try_from(number: i64) -> Result<Self, String> {
+        if number != 0 && number.unsigned_abs() <= POINTS_MAX {
+            Ok(Self(number))
+        } else {
+            Err(format!(
+                "awarded points are a whole number from -{POINTS_MAX} to {POINTS_MAX} other than 0, not {number}"
+            ))
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Award {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::try_from(deserialize_whole(deserializer)?).map_err(de::Error::custom)
+    }
+}
+
+/// Reads an integer written as one: `1.0` and `1e3` are refused, as not every reader takes them for the same number.
+fn deserialize_whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    struct Whole;
+    impl de::Visitor<'_> for Whole {
+        type Value = i64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a whole number of at most {POINTS_MAX}, without fraction or exponent")
+        }
+
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<i64, E> {
+            Ok(number)
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<i64, E> {
+            i64::try_from(number).map_err(|_| E::invalid_value(de::Unexpected::Unsigned(number), &self))
+        }
+    }
+    deserializer.deserialize_i64(Whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usernames_are_short_and_plain() {
+        for good in ["a", "9lives", "ann.b_c-d", &"x".repeat(USERNAME_MAX)] {
+            assert!(Username::try_from(good.to_owned()).is_ok(), "{good}");
+        }
+        for bad in ["", ".a", "-a", "a b", "ä", "a\0", &"x".repeat(USERNAME_MAX + 1)] {
+            assert!(Username::try_from(bad.to_owned()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn email_addresses_follow_the_rfc() {
+        for good in ["john@example.com", "a+b@c.de", "x@localhost"] {
+            assert!(Email::try_from(good.to_owned()).is_ok(), "{good}");
+        }
+        let long = format!("{}@{}.com", "x".repeat(64), "y".repeat(190));
+        for bad in
+            ["", "john", "john@", "@example.com", "a b@c.de", "Ann <ann@example.com>", "a\0@b.c", &long]
+        {
+            assert!(Email::try_from(bad.to_owned()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn points_are_whole_numbers_within_their_bounds() {
+        for good in ["0", "9007199254740991"] {
+            assert!(serde_json::from_str::<Points>(good).is_ok(), "{good}");
+        }
+        for bad in ["-1", "9007199254740992", "18446744073709551616", "1.0", "1e3", "\"1\"", "null", "true"] {
+            assert!(serde_json::from_str::<Points>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_award_is_never_nothing() {
+        for good in ["1", "-1", "-9007199254740991"] {
+            assert!(serde_json::from_str::<Award>(good).is_ok(), "{good}");
+        }
+        for bad in ["0", "-9007199254740992", "-9223372036854775808", "0.5"] {
+            assert!(serde_json::from_str::<Award>(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The users service, as the engine sees it.
+
+use std::sync::Arc;
+
+use super::{
+    commands::{COMMANDS, Command},
+    store::Store,
+};
+use crate::service::{CommandSpec, Problem, Reply, Request, Service, Unavailable};
+
+/// Answers the commands of [`super::commands`] from a store.
+pub struct UserService {
+    store: Arc<dyn Store>,
+}
+
+impl UserService {
+    /// A service on a store.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
+    }
+}
+
+impl Service for UserService {
+    type Command = Command;
+
+    fn name(&self) -> &'static str {
+        "users"
+    }
+
+    fn commands(&self) -> &'static [CommandSpec] {
+        COMMANDS
+    }
+
+    fn parse(&self, command: &str, payload: &[u8]) -> Result<Command, Problem> {
+        Command::parse(command, payload)
+    }
+
+    async fn answer(&self, batch: Arc<[Request<Command>]>) -> Result<Vec<Reply>, Unavailable> {
+        self.store.apply(batch).await
+    }
+
+    async fn ready(&self) -> Result<(), Unavailable> {
+        self.store.ready().await
+    }
+}

@@ -1,0 +1,73 @@
+//! Where users live: one trait, opened by URL in one place, and one conformance suite for all of them.
+//!
+//! A store loads what a batch names, runs the batch as a pure function, saves what changed, and commits. It knows
+//! rows, not what any command means.
+
+pub mod sqlite;
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+
+use super::commands::Command;
+use crate::service::{Reply, Request, Unavailable, inbox::RETENTION};
+
+/// Applies batches, each in one transaction; the contract is that of [`crate::service::Service`].
+pub trait Store: Send + Sync + 'static {
+    /// Runs a batch and commits it. A batch of reads takes no write lock.
+    ///
+    /// Dropping the future does not stop the transaction, which then is as after `Unavailable`: its outcome is not
+    /// known, and the inbox tells.
+    fn apply(&self, batch: Arc<[Request<Command>]>) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>>;
+
+    /// Returns once the store answers.
+    fn ready(&self) -> BoxFuture<'_, Result<(), Unavailable>>;
+}
+
+/// How a store behaves.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long replies are remembered.
+    pub retention: Duration,
+    /// Milliseconds since the Unix epoch; a parameter so that tests can turn it.
+    pub clock: fn() -> i64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { retention: RETENTION, clock: unix_ms }
+    }
+}
+
+/// The wall clock in milliseconds since the Unix epoch.
+pub fn unix_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The configuration has to be changed.
+    #[error("{0}")]
+    Refused(String),
+    /// It may be there later.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
+/// Opens the store that the URL names: `sqlite:/path/to/users.db`.
+///
+/// # Errors
+/// [`OpenError`].
+pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Store>, OpenError> {
+    match url.split_once(':') {
+        Some(("sqlite", path)) => {
+            let path = path.strip_prefix("//").unwrap_or(path).to_owned();
+            Ok(Arc::new(sqlite::SqliteStore::open(path.into(), options).await?))
+        }
+        _ => Err(OpenError::Refused(
+            "DATABASE_URL names no known store; it looks like sqlite:/path/to/users.db".to_owned(),
+        )),
+    }
+}
