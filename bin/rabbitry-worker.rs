@@ -1,1 +1,99 @@
-fn main() {}
+//! The worker: takes users commands from RabbitMQ, runs them on the store, and replies.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use clap::Parser;
+use rabbitry::{
+    amqp::{
+        reply_to,
+        server::{Server, Settings, StartError},
+    },
+    config::{BrokerArgs, ConfigError, LogArgs, StoreArgs},
+    exit,
+    limits::BATCH_MAX,
+    service::CommandSpec,
+    shutdown, telemetry,
+    users::{
+        UserService,
+        commands::COMMANDS,
+        store::{self, OpenError},
+    },
+};
+use tracing::{error, info, warn};
+
+/// Takes users commands from RabbitMQ, runs them on the store, and replies. Start it again, here or on another machine,
+/// to go faster.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    #[command(flatten)]
+    broker: BrokerArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    logs: LogArgs,
+    /// The commands to serve
+    #[arg(long, env = "WORKER_COMMANDS", value_delimiter = ',', value_name = "COMMAND,…",
+          value_parser = clap::builder::PossibleValuesParser::new(COMMANDS.iter().map(|command| command.name)))]
+    commands: Vec<String>,
+    /// Commands in one transaction at most; twice as many are prefetched from each queue
+    #[arg(long, env = "BATCH_MAX", default_value_t = BATCH_MAX, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    batch_max: u16,
+    /// Patterns of the reply queues that are answered, beside direct reply-to
+    #[arg(long, env = "REPLY_TO", value_delimiter = ',', value_name = "PATTERN,…", default_values = reply_to::TRUSTED)]
+    reply_to: Vec<String>,
+    /// Seconds that finishing may take after a signal
+    #[arg(long, env = "SHUTDOWN_TIMEOUT", default_value_t = 25, value_name = "SECONDS")]
+    shutdown_timeout: u64,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match telemetry::init(&args.logs).map_err(anyhow::Error::from).and_then(|()| run(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            error!("{failure:#}");
+            eprintln!("rabbitry-worker: {failure:#}");
+            exit_code(&failure).into()
+        }
+    }
+}
+
+fn exit_code(failure: &anyhow::Error) -> u8 {
+    if failure.is::<ConfigError>() || matches!(failure.downcast_ref(), Some(OpenError::Refused(_))) {
+        return exit::CONFIG;
+    }
+    match failure.downcast_ref() {
+        Some(StartError::Missing { .. }) => exit::CONFIG,
+        Some(StartError::NotPermitted(_)) => exit::NOT_PERMITTED,
+        None => exit::INTERNAL,
+    }
+}
+
+#[tokio::main]
+async fn run(args: Args) -> anyhow::Result<()> {
+    let url = args.broker.broker()?;
+    let database = args.store.store()?;
+    let stop = shutdown::on_signal().context("cannot listen for signals")?;
+    let store = tokio::select! {
+        store = store::open_when_there(&database, store::Options::default()) => store?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    if database.starts_with("sqlite:") && !url.is_local() {
+        warn!(broker = %url, "the store is a file of this machine, the broker is elsewhere: workers on other machines would not see these users");
+    }
+    let commands = COMMANDS.iter().copied().filter(|command| serves(&args.commands, command));
+    let mut settings = Settings::new(&commands.collect::<Vec<_>>());
+    settings.batch_max = args.batch_max;
+    settings.reply_to = args.reply_to;
+    settings.shutdown_timeout = Duration::from_secs(args.shutdown_timeout);
+    info!(version = env!("CARGO_PKG_VERSION"), broker = %url, store = store::describe(&database), "worker starts");
+    Server::new(UserService::new(store), url, settings).run(stop).await?;
+    Ok(())
+}
+
+/// All of them, unless some are named.
+fn serves(named: &[String], command: &CommandSpec) -> bool {
+    named.is_empty() || named.iter().any(|name| name == command.name)
+}

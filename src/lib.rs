@@ -1,5 +1,32 @@
 //! Rabbitry: a command worker system on RabbitMQ.
+//!
+//! ```text
+//!             rabbitry (CLI)                              rabbitry-worker × N processes
+//!                   │                                               │
+//!   amqp/        client ──────────► RabbitMQ users.* ───────────► server     (lapin; no word of users)
+//!                   ▲                                               │ Service::answer(batch)
+//!                   └────────────── reply_to ◄─────── replies ──────┤
+//!   service/                           the seam: trait, inbox, batch, problems
+//!                                                                   ▼
+//!   users/                              service ─► store ─► commands ─► promotion   (no word of AMQP)
+//!                                               load ──► apply (pure) ──► save
+//! ```
+//!
+//! What holds, and what guards it:
+//! * a message is acknowledged only after its effect is durable and its reply was sent ([`amqp::server`]);
+//! * effect, inbox row and reply are one transaction ([`users::store`]), so that a repetition changes nothing and gets
+//!   the same reply ([`service::inbox`]);
+//! * how commands are cut into batches is invisible ([`service::batch`]);
+//! * everything has a limit, and all of them stand in [`limits`].
 
+pub mod amqp;
+pub mod backoff;
+pub mod clock;
+pub mod config;
+pub mod exit;
+pub mod home;
 pub mod limits;
 pub mod service;
+pub mod shutdown;
+pub mod telemetry;
 pub mod users;

@@ -20,11 +20,22 @@ pub const LIST_LIMIT_MAX: u16 = 1000;
 pub const LIST_LIMIT_DEFAULT: u16 = 100;
 /// Longest property of a message (AMQP 0-9-1, 4.2.5.3: short strings), in bytes.
 pub const SHORT_STRING_MAX: usize = 255;
+/// Longest text about one problem, in bytes: it may quote what the sender wrote.
+pub const DETAIL_MAX: usize = 500;
+/// Largest table of headers that a dead letter keeps, in bytes. It has to fit into one frame (131,072 bytes by
+/// default) together with the reason.
+pub const DEAD_LETTER_HEADERS_MAX: usize = 64 * 1024;
 
 /// Commands in one transaction, unless configured.
 pub const BATCH_MAX: u16 = 256;
 /// Time to reach and open a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections of a publisher's pool.
+pub const POOL_SIZE: usize = 2;
+/// Messages that a client publishes without a confirm at a time.
+pub const CONFIRM_WINDOW: usize = 1024;
+/// How long a client waits for a first reply before it sends the same command again; the time doubles.
+pub const RESEND_AFTER: Duration = Duration::from_secs(2);
 /// Seconds between heartbeats, unless the broker's URL says otherwise: a dead peer is noticed after two of them.
 pub const HEARTBEAT_SECONDS: u16 = 10;
 /// How long acknowledgements wait for the replies before them to be written.

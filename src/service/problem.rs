@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
+use crate::limits::DETAIL_MAX;
+
 /// A stable error code. Codes are part of the wire contract and listed in the README.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Code {
@@ -82,18 +84,27 @@ pub struct FieldError {
 impl Problem {
     /// A problem with a sentence about this occurrence.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new() }
+        Self { code, detail: cut(detail.into()), errors: Vec::new() }
     }
 
     /// An `invalid` problem that names the field.
     pub fn invalid_field(field: impl Into<String>, detail: impl Into<String>) -> Self {
-        let error = FieldError { field: field.into(), detail: detail.into() };
+        let error = FieldError { field: cut(field.into()), detail: cut(detail.into()) };
         Self {
             code: Code::INVALID,
-            detail: format!("{}: {}", error.field, error.detail),
+            detail: cut(format!("{}: {}", error.field, error.detail)),
             errors: vec![error],
         }
     }
+}
+
+/// What the sender wrote may stand in the text, and may be as long as a payload.
+fn cut(mut text: String) -> String {
+    if text.len() > DETAIL_MAX {
+        text.truncate(text.floor_char_boundary(DETAIL_MAX));
+        text.push('…');
+    }
+    text
 }
 
 impl Serialize for Problem {

@@ -10,7 +10,11 @@ use std::{sync::Arc, time::Duration};
 use futures::future::BoxFuture;
 
 use super::commands::Command;
-use crate::service::{Reply, Request, Unavailable, inbox::RETENTION};
+use crate::{
+    backoff::Backoff,
+    clock::unix_ms,
+    service::{Reply, Request, Unavailable, inbox::RETENTION},
+};
 
 /// Applies batches, each in one transaction; the contract is that of [`crate::service::Service`].
 pub trait Store: Send + Sync + 'static {
@@ -39,12 +43,6 @@ impl Default for Options {
     }
 }
 
-/// The wall clock in milliseconds since the Unix epoch.
-pub fn unix_ms() -> i64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
-}
-
 /// Why a store cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -69,5 +67,34 @@ pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Store>, OpenErr
         _ => Err(OpenError::Refused(
             "DATABASE_URL names no known store; it looks like sqlite:/path/to/users.db".to_owned(),
         )),
+    }
+}
+
+/// Opens a store, and tries again for as long as it is not there.
+///
+/// # Errors
+/// [`OpenError::Refused`] if waiting cannot help.
+pub async fn open_when_there(url: &str, options: Options) -> Result<Arc<dyn Store>, OpenError> {
+    let mut backoff = Backoff::of_store();
+    loop {
+        match open(url, options.clone()).await {
+            Err(OpenError::Unavailable(error)) => {
+                tracing::warn!(%error, "waiting for the store");
+                backoff.wait().await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// The store's URL without a password, for people.
+pub fn describe(url: &str) -> String {
+    match url::Url::parse(url) {
+        Ok(mut parsed) if parsed.password().is_some() => {
+            // Only URLs without a host have no place for a password.
+            let _ = parsed.set_password(None);
+            parsed.to_string()
+        }
+        _ => url.to_owned(),
     }
 }

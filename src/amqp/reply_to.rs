@@ -1,0 +1,119 @@
+//! Which `reply_to` a worker answers. A worker may write to every queue, so without a rule a producer could make it
+//! publish into any of them, for instance forge commands.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use wildmatch::WildMatch;
+
+/// Patterns of the reply queues that are answered by default; `*` stands for any text.
+pub const TRUSTED: &[&str] = &["amq.gen-*", "reply.*", "*.reply.*"];
+
+const DIRECT: &str = "amq.rabbitmq.reply-to.";
+
+/// The reply queues that are trusted.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    patterns: Vec<WildMatch>,
+    /// Queues that are never answered, even if the patterns are widened.
+    never: Vec<String>,
+}
+
+impl Trust {
+    /// Trusts queues by pattern, beside the direct reply-to that is always trusted, and never the queues of `never`.
+    pub fn new(patterns: &[String], never: Vec<String>) -> Self {
+        Self { patterns: patterns.iter().map(|pattern| WildMatch::new(pattern)).collect(), never }
+    }
+
+    /// Whether a reply may be published to this queue.
+    pub fn allows(&self, reply_to: &str) -> bool {
+        if self.never.iter().any(|queue| queue == reply_to) {
+            return false;
+        }
+        match reply_to.strip_prefix(DIRECT) {
+            Some(address) => is_direct_address(address),
+            None => self.patterns.iter().any(|pattern| pattern.matches(reply_to)),
+        }
+    }
+}
+
+/// An address of direct reply-to: `<base64 of a process id in Erlang's external term format>.<base64 of a key>`.
+///
+/// RabbitMQ 3.10.8 closes the connection that publishes to anything malformed, so the check is strict: 0x83 begins
+/// an external term, 0x58 is the tag of a process id (Erlang External Term Format, `NEW_PID_EXT`).
+fn is_direct_address(address: &str) -> bool {
+    let Some((process, key)) = address.split_once('.') else { return false };
+    let term = STANDARD.decode(process).unwrap_or_default();
+    let Some(pid) = term.strip_prefix(&[0x83, 0x58]) else { return false };
+    is_pid_body(pid) && !key.is_empty() && STANDARD.decode(key).is_ok()
+}
+
+/// A process id's body: the node's name as an atom, then id, serial and creation of 4 bytes each.
+fn is_pid_body(pid: &[u8]) -> bool {
+    const SMALL_ATOM_UTF8: u8 = 119;
+    const ATOM_UTF8: u8 = 118;
+    const ATOM: u8 = 100;
+    let rest = match *pid {
+        [SMALL_ATOM_UTF8, length, ref rest @ ..] => rest.get(usize::from(length)..),
+        [ATOM_UTF8 | ATOM, high, low, ref rest @ ..] => {
+            rest.get(usize::from(u16::from_be_bytes([high, low]))..)
+        }
+        _ => None,
+    };
+    rest.is_some_and(|numbers| numbers.len() == 12)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trust(patterns: &[&str]) -> Trust {
+        let patterns: Vec<_> = patterns.iter().map(|pattern| (*pattern).to_owned()).collect();
+        Trust::new(&patterns, vec!["users.create".to_owned(), "users.dead".to_owned()])
+    }
+
+    fn direct(node: &str) -> String {
+        let length = u8::try_from(node.len()).unwrap();
+        let pid =
+            [&[0x83, 0x58, 119, length], node.as_bytes(), &[0, 0, 3, 1, 0, 0, 0, 0, 1, 2, 3, 4]].concat();
+        format!("{DIRECT}{}.{}", STANDARD.encode(pid), STANDARD.encode("key"))
+    }
+
+    #[test]
+    fn reply_queues_are_answered() {
+        let trust = trust(TRUSTED);
+        for queue in
+            ["amq.gen-JzTY20BRgKO", "reply.console", "shop.reply.7", "users.reply.x", &direct("rabbit@host")]
+        {
+            assert!(trust.allows(queue), "{queue}");
+        }
+    }
+
+    #[test]
+    fn other_queues_are_not() {
+        let trust = trust(TRUSTED);
+        for queue in
+            ["users.create", "users.dead", "orders", "", "reply", "amq.rabbitmq.reply-to", "amq.direct"]
+        {
+            assert!(!trust.allows(queue), "{queue}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_direct_address_is_not_answered_as_it_would_close_the_connection() {
+        let trust = trust(&["*"]);
+        let good = direct("rabbit@host");
+        assert!(trust.allows(&good));
+        let truncated = format!("{DIRECT}{}.a2V5", STANDARD.encode([0x83, 0x58, 119, 4, b'a']));
+        for bad in ["a.b", "!!!.x", "", ".", "xxx", "g1g=.", &good[DIRECT.len()..good.len() - 1]] {
+            assert!(!trust.allows(&format!("{DIRECT}{bad}")), "{bad}");
+        }
+        assert!(!trust.allows(&truncated));
+    }
+
+    #[test]
+    fn command_and_dead_letter_queues_are_never_answered_even_if_the_list_is_widened() {
+        let trust = trust(&["*"]);
+        assert!(trust.allows("orders"));
+        assert!(!trust.allows("users.create"));
+        assert!(!trust.allows("users.dead"));
+    }
+}

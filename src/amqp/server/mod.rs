@@ -1,0 +1,287 @@
+//! A worker: sessions on the broker, one after another, for ever.
+//!
+//! [`Server::run`] is the one supervisor: it opens a session, and whatever ends it (an error, a consumer that the
+//! broker cancelled, a store that does not answer), everything of it is dropped and another one is opened. See
+//! [`session`] for one session, [`lane`] for the loop that turns deliveries into batches, and [`settle`] for replies
+//! and acknowledgements.
+
+mod lane;
+mod session;
+mod settle;
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::join_all;
+use lapin::{
+    Channel,
+    options::{ExchangeDeclareOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{
+    connection::{BrokerUrl, ConnectError, close, connect, is_access_refused, is_not_found, process_name},
+    dead_letter::DeadLetters,
+    dead_letters, exchange, queue,
+    replies::Replies,
+    reply_to::Trust,
+};
+use crate::{
+    backoff::Backoff,
+    limits::{BATCH_MAX, CONNECT_TIMEOUT, STORE_PATIENCE},
+    service::{CommandSpec, Service},
+};
+use session::{End, Pace, SessionError};
+
+/// How a worker behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The commands to serve; those of the service.
+    pub commands: Vec<CommandSpec>,
+    /// Commands in one transaction at most. Twice as many deliveries are prefetched per queue.
+    pub batch_max: u16,
+    /// Patterns of the reply queues that are answered.
+    pub reply_to: Vec<String>,
+    /// How long a batch is kept for a store that does not answer.
+    pub store_patience: Duration,
+    /// How long the deliveries in hand may take after the shutdown was asked for.
+    pub shutdown_timeout: Duration,
+}
+
+impl Settings {
+    /// The defaults, for these commands.
+    pub fn new(commands: &[CommandSpec]) -> Self {
+        Self {
+            commands: commands.to_vec(),
+            batch_max: BATCH_MAX,
+            reply_to: super::reply_to::TRUSTED.iter().map(|pattern| (*pattern).to_owned()).collect(),
+            store_patience: STORE_PATIENCE,
+            shutdown_timeout: Duration::from_secs(25),
+        }
+    }
+}
+
+/// Why a worker did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The topology is not there.
+    #[error(
+        "the broker has no {what} on virtual host {vhost:?}; create the topology with `rabbitry topology apply`"
+    )]
+    Missing {
+        /// The queue or exchange.
+        what: String,
+        /// Where it was looked for.
+        vhost: String,
+    },
+    /// The login is refused or lacks a right.
+    #[error("{0}")]
+    NotPermitted(String),
+}
+
+/// A worker of a service.
+pub struct Server<S> {
+    service: Arc<S>,
+    url: BrokerUrl,
+    settings: Settings,
+    trust: Trust,
+    process: String,
+}
+
+/// What lanes share for the life of the worker.
+struct Context<S> {
+    service: Arc<S>,
+    trust: Trust,
+    replies: Replies,
+    dead_letters: DeadLetters,
+    batch_max: u16,
+    store_patience: Duration,
+}
+
+impl<S: Service> Server<S> {
+    /// A worker of this service on this broker.
+    pub fn new(service: S, url: BrokerUrl, settings: Settings) -> Self {
+        let name = service.name();
+        let mut never: Vec<_> = service.commands().iter().map(|command| queue(name, command.name)).collect();
+        never.push(dead_letters(name));
+        let trust = Trust::new(&settings.reply_to, never);
+        Self { service: Arc::new(service), url, settings, trust, process: process_name() }
+    }
+
+    /// Works until `shutdown` is cancelled: then cancels its consumers, finishes what was delivered (commit, reply,
+    /// acknowledge) within the shutdown time, and closes. Dropping the future is as safe as `kill -9`.
+    ///
+    /// # Errors
+    /// [`StartError`] if something has to be changed before it can work. Once it has worked it never gives up.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), StartError> {
+        let Some(()) = self.check_topology(&shutdown).await? else { return Ok(()) };
+        let stop_replies = CancellationToken::new();
+        let name = format!("{} worker {} (replies)", self.service.name(), self.process);
+        let replies = Replies::start(self.url.clone(), name, stop_replies.clone());
+        replies.wait_until_up(CONNECT_TIMEOUT).await;
+        let context = Arc::new(Context {
+            service: Arc::clone(&self.service),
+            trust: self.trust.clone(),
+            dead_letters: DeadLetters::new(replies.clone(), dead_letters(self.service.name())),
+            replies,
+            batch_max: self.settings.batch_max,
+            store_patience: self.settings.store_patience,
+        });
+        let hurry = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(self.settings.shutdown_timeout).await;
+        };
+        tokio::select! {
+            () = self.work(&context, &shutdown) => info!("stopped; nothing was left unfinished"),
+            () = hurry => warn!("shutdown time is over; what is unfinished will be delivered again"),
+        }
+        stop_replies.cancel();
+        Ok(())
+    }
+
+    /// Sessions at full pace; when a message is suspected of killing them, each queue by itself and one by one.
+    async fn work(&self, context: &Arc<Context<S>>, shutdown: &CancellationToken) {
+        let commands = &self.settings.commands;
+        loop {
+            match self.keep_session(context, commands, Pace::Full, shutdown).await {
+                End::Shutdown => return,
+                End::Recovered | End::Suspect => {}
+            }
+            warn!("handling messages one by one, each queue on a connection of its own, until it is quiet");
+            let alone = commands.iter().map(|command| {
+                let command = std::slice::from_ref(command);
+                self.keep_session(context, command, Pace::OneByOne, shutdown)
+            });
+            let ends = join_all(alone).await;
+            if ends.into_iter().any(|end| matches!(end, End::Shutdown)) {
+                return;
+            }
+            info!("handling messages at full pace again");
+        }
+    }
+
+    /// Opens sessions until one ends for a reason other than a failure.
+    async fn keep_session(
+        &self,
+        context: &Arc<Context<S>>,
+        commands: &[CommandSpec],
+        pace: Pace,
+        shutdown: &CancellationToken,
+    ) -> End {
+        let mut backoff = match pace {
+            Pace::Full => Backoff::of_connections(),
+            // A poison message has to be delivered until the broker's limit; the pause it makes is to be short.
+            Pace::OneByOne => Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
+        };
+        loop {
+            let name = self.connection_name(commands, pace);
+            let error = match session::run(&self.url, &name, context, commands, pace, shutdown).await {
+                Ok(end) => return end,
+                Err(error) => error,
+            };
+            match &error {
+                SessionError::Poison(_) if pace == Pace::Full => {
+                    error!(%error, "session ended by a message that cannot be read");
+                    return End::Suspect;
+                }
+                SessionError::StoreSilent => {
+                    error!(%error, "session ended; consuming again once the store answers");
+                    self.wait_for_store(shutdown).await;
+                }
+                _ => warn!(%error, "session ended; opening another"),
+            }
+            if shutdown.is_cancelled() {
+                return End::Shutdown;
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return End::Shutdown,
+                () = backoff.wait() => {}
+            }
+        }
+    }
+
+    fn connection_name(&self, commands: &[CommandSpec], pace: Pace) -> String {
+        let service = self.service.name();
+        match pace {
+            Pace::Full => format!("{service} worker {} (commands)", self.process),
+            Pace::OneByOne => format!("{service} worker {} ({}, one by one)", self.process, commands[0].name),
+        }
+    }
+
+    async fn wait_for_store(&self, shutdown: &CancellationToken) {
+        let mut backoff = Backoff::of_connections();
+        while self.service.ready().await.is_err() {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = backoff.wait() => {}
+            }
+        }
+        info!("the store answers again");
+    }
+
+    /// Waits for the broker and looks whether everything is there. `None` if shut down meanwhile.
+    async fn check_topology(&self, shutdown: &CancellationToken) -> Result<Option<()>, StartError> {
+        let mut backoff = Backoff::of_connections();
+        loop {
+            match self.find_missing().await {
+                Ok(None) => return Ok(Some(())),
+                Ok(Some(what)) => {
+                    return Err(StartError::Missing { what, vhost: self.url.vhost().to_owned() });
+                }
+                Err(error @ ConnectError::NotPermitted { .. }) => {
+                    return Err(StartError::NotPermitted(error.to_string()));
+                }
+                Err(error) => warn!(%error, "waiting for the broker"),
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(None),
+                () = backoff.wait() => {}
+            }
+        }
+    }
+
+    async fn find_missing(&self) -> Result<Option<String>, ConnectError> {
+        let name = format!("{} worker {} (start)", self.service.name(), self.process);
+        let connection = connect(&self.url, &name).await?;
+        let service = self.service.name();
+        let unreachable = |error: lapin::Error| ConnectError::Unreachable {
+            broker: self.url.to_string(),
+            reason: error.to_string(),
+        };
+        let mut missing = None;
+        let mut queues: Vec<_> =
+            self.settings.commands.iter().map(|command| queue(service, command.name)).collect();
+        queues.push(dead_letters(service));
+        for name in queues {
+            let channel = connection.create_channel().await.map_err(unreachable)?;
+            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            let found = channel.queue_declare(name.as_str().into(), passive, FieldTable::default()).await;
+            if is_missing(found.map(drop), &channel).await.map_err(unreachable)? {
+                missing.get_or_insert(format!("queue {name:?}"));
+            }
+        }
+        for name in [exchange(service), dead_letters(service)] {
+            let channel = connection.create_channel().await.map_err(unreachable)?;
+            let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+            let kind = lapin::ExchangeKind::Direct;
+            let declare =
+                channel.exchange_declare(name.as_str().into(), kind, passive, FieldTable::default());
+            if is_missing(declare.await, &channel).await.map_err(unreachable)? {
+                missing.get_or_insert(format!("exchange {name:?}"));
+            }
+        }
+        close(&connection).await;
+        Ok(missing)
+    }
+}
+
+/// Asking needs a right on some brokers; what may not be asked for is left to show when it is used.
+async fn is_missing(found: lapin::Result<()>, channel: &Channel) -> lapin::Result<bool> {
+    match found {
+        Ok(()) => channel.close(200, "done".into()).await.map(|()| false),
+        Err(error) if is_not_found(&error) => Ok(true),
+        Err(error) if is_access_refused(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,127 @@
+//! One connection's life, from its consumers' start to whatever ends it.
+
+use std::{sync::Arc, time::Duration};
+
+use lapin::{Connection, ErrorKind};
+use tokio::{task::JoinSet, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::{Context, lane::Lane};
+use crate::{
+    amqp::connection::{BrokerUrl, ConnectError, close, connect},
+    limits::CLOSE_TIMEOUT,
+    service::{Access, CommandSpec, Service},
+};
+
+/// How many deliveries of a queue a worker holds at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Two batches.
+    Full,
+    /// One, so that a message that kills the session takes no neighbour along.
+    OneByOne,
+}
+
+/// Why a session ended without a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// It was asked to.
+    Shutdown,
+    /// A message was delivered so often that it may be what kills sessions.
+    Suspect,
+    /// Handling messages one by one has gone well for long enough.
+    Recovered,
+}
+
+/// Why a session failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("the broker does not serve: {0}")]
+    Broker(lapin::Error),
+    #[error("lapin cannot read a message: {0}")]
+    Poison(lapin::Error),
+    #[error("the broker cancelled the consumer of queue {0}; was the queue deleted?")]
+    Cancelled(String),
+    #[error("the store did not answer for too long")]
+    StoreSilent,
+    #[error("a task of the session panicked")]
+    Panicked,
+}
+
+impl From<lapin::Error> for SessionError {
+    fn from(error: lapin::Error) -> Self {
+        match error.kind() {
+            ErrorKind::ParsingError(_) => Self::Poison(error),
+            _ => Self::Broker(error),
+        }
+    }
+}
+
+/// Opens a connection and consumes until the first of its lanes ends; then the others finish what they have in hand.
+pub(super) async fn run<S: Service>(
+    url: &BrokerUrl,
+    name: &str,
+    context: &Arc<Context<S>>,
+    commands: &[CommandSpec],
+    pace: Pace,
+    shutdown: &CancellationToken,
+) -> Result<End, SessionError> {
+    let connection = connect(url, name).await?;
+    let drain = shutdown.child_token();
+    let result = consume(&connection, context, commands, pace, &drain).await;
+    close(&connection).await;
+    match result {
+        Ok(_) if shutdown.is_cancelled() => Ok(End::Shutdown),
+        result => result,
+    }
+}
+
+async fn consume<S: Service>(
+    connection: &Connection,
+    context: &Arc<Context<S>>,
+    commands: &[CommandSpec],
+    pace: Pace,
+    drain: &CancellationToken,
+) -> Result<End, SessionError> {
+    // Reads and writes are taken by two lanes, so that no read waits for a commit and no flood of the one starves
+    // the other.
+    let mut lanes = JoinSet::new();
+    for access in [Access::Read, Access::Write] {
+        let own: Vec<_> = commands.iter().copied().filter(|command| command.access == access).collect();
+        if !own.is_empty() {
+            let lane = Lane::open(connection, Arc::clone(context), &own, pace, drain.clone()).await?;
+            lanes.spawn(lane.run());
+        }
+    }
+    let queues: Vec<_> = commands.iter().map(|command| command.name).collect();
+    info!(?pace, commands = queues.join(","), "consuming");
+    let mut end = next_end(&mut lanes).await;
+    drain.cancel();
+    while !lanes.is_empty() {
+        // After a failure the connection is as good as gone, and the other lanes can only drop what they have.
+        let limit = if end.is_err() { CLOSE_TIMEOUT } else { Duration::MAX };
+        match timeout(limit, next_end(&mut lanes)).await {
+            Ok(other) => end = worse(end, other),
+            Err(_) => lanes.abort_all(),
+        }
+    }
+    end
+}
+
+/// What cannot be read closes everything else as a consequence, so it is the end that tells most.
+fn worse(one: Result<End, SessionError>, other: Result<End, SessionError>) -> Result<End, SessionError> {
+    match (&one, &other) {
+        (Ok(_), Err(_)) | (Err(_), Err(SessionError::Poison(_))) => other,
+        _ => one,
+    }
+}
+
+async fn next_end(lanes: &mut JoinSet<Result<End, SessionError>>) -> Result<End, SessionError> {
+    lanes
+        .join_next()
+        .await
+        .map_or(Err(SessionError::Panicked), |joined| joined.unwrap_or(Err(SessionError::Panicked)))
+}

@@ -1,0 +1,191 @@
+//! Flags, each also an environment variable, with defaults that work on a fresh machine.
+
+use std::{fs, path::PathBuf};
+
+use clap::{Args, ValueEnum};
+use url::Url;
+
+use crate::{amqp::connection::BrokerUrl, home::Home};
+
+/// What is wrong with the configuration, and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+const DEFAULT_BROKER: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
+
+/// Which broker.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Broker")]
+pub struct BrokerArgs {
+    /// The broker: amqp://user:password@host:5672/vhost [default: the one that `make up` started, else
+    /// amqp://guest:guest@127.0.0.1:5672/%2f]
+    #[arg(long, env = "AMQP_URL", hide_env_values = true, global = true, value_name = "URL")]
+    amqp_url: Option<String>,
+    /// A file that holds the broker's URL, such as a mounted secret
+    #[arg(long, env = "AMQP_URL_FILE", global = true, value_name = "FILE", conflicts_with = "amqp_url")]
+    amqp_url_file: Option<PathBuf>,
+}
+
+impl BrokerArgs {
+    /// The broker's URL.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if what is named is no URL of a broker, or cannot be read.
+    pub fn broker(&self) -> Result<BrokerUrl, ConfigError> {
+        self.text()?.parse().map_err(|error| ConfigError(format!("AMQP_URL: {error}")))
+    }
+
+    fn named(&self) -> Result<Option<String>, ConfigError> {
+        named_or_in_file("AMQP_URL", self.amqp_url.as_deref(), self.amqp_url_file.as_ref())
+    }
+
+    fn text(&self) -> Result<String, ConfigError> {
+        match self.named()? {
+            Some(url) => Ok(url),
+            None => Ok(state("AMQP_URL")?.unwrap_or_else(|| DEFAULT_BROKER.to_owned())),
+        }
+    }
+}
+
+/// Where the broker's management API is.
+#[derive(Debug, Clone, Args)]
+pub struct ManagementArgs {
+    /// The broker's management API: http://user:password@host:15672 [default: the one that `make up` started, else the
+    /// broker's host and login with port 15672]
+    #[arg(
+        long,
+        env = "AMQP_MANAGEMENT_URL",
+        hide_env_values = true,
+        global = true,
+        value_name = "URL",
+        help_heading = "Broker"
+    )]
+    management_url: Option<String>,
+}
+
+impl ManagementArgs {
+    /// The management API's URL; it may hold a password.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if what is named is no URL.
+    pub fn management(&self, broker: &BrokerArgs) -> Result<Url, ConfigError> {
+        let invalid = |error| {
+            let example = "it looks like http://user:password@host:15672";
+            ConfigError(format!("AMQP_MANAGEMENT_URL: not a URL ({error}); {example}"))
+        };
+        if let Some(named) = self.management_url.as_deref().filter(|named| !named.is_empty()) {
+            return Url::parse(named).map_err(invalid);
+        }
+        // A state file tells of its own broker only.
+        if broker.named()?.is_none()
+            && let Some(url) = state("AMQP_MANAGEMENT_URL")?
+        {
+            return Url::parse(&url).map_err(invalid);
+        }
+        derived(&broker.text()?).map_err(invalid)
+    }
+}
+
+/// The standard ports of the management plugin, on the broker's host with the broker's login.
+fn derived(broker: &str) -> Result<Url, url::ParseError> {
+    let broker = Url::parse(broker)?;
+    let (scheme, port) = if broker.scheme() == "amqps" { ("https", 15671) } else { ("http", 15672) };
+    let login = match (broker.username(), broker.password()) {
+        ("", _) => "guest:guest".to_owned(),
+        (user, password) => format!("{user}:{}", password.unwrap_or_default()),
+    };
+    Url::parse(&format!("{scheme}://{login}@{}:{port}", broker.host_str().unwrap_or("localhost")))
+}
+
+/// Which store.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Store")]
+pub struct StoreArgs {
+    /// The store: sqlite:/path/to/users.db [default: users.db in the folder of `make up`, else in the user's data
+    /// folder]
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    database_url: Option<String>,
+    /// A file that holds the store's URL, such as a mounted secret
+    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE", conflicts_with = "database_url")]
+    database_url_file: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    /// The store's URL.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if what is named cannot be read.
+    pub fn store(&self) -> Result<String, ConfigError> {
+        let named =
+            named_or_in_file("DATABASE_URL", self.database_url.as_deref(), self.database_url_file.as_ref())?;
+        match named {
+            Some(url) => Ok(url),
+            None => Ok(state("DATABASE_URL")?.unwrap_or(default_store()?)),
+        }
+    }
+}
+
+/// An absolute path, so that every worker of this machine finds the same file whatever its working directory is.
+fn default_store() -> Result<String, ConfigError> {
+    let folder = match Home::find() {
+        Some(home) => std::path::absolute(home.path()).map_err(|error| ConfigError(error.to_string()))?,
+        None => {
+            let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+            set("XDG_DATA_HOME")
+                .or_else(|| Some(set("HOME")?.join(".local/share")))
+                .ok_or_else(|| {
+                    ConfigError(
+                        "neither HOME nor DATABASE_URL is set; set DATABASE_URL=sqlite:/path/to/users.db"
+                            .to_owned(),
+                    )
+                })?
+                .join("rabbitry")
+        }
+    };
+    Ok(format!("sqlite:{}", folder.join("users.db").display()))
+}
+
+/// How to log.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Logs")]
+pub struct LogArgs {
+    /// One line of text or one JSON object for each event
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+    /// What to log: a level, or filters as tracing has them (info, or rabbitry=debug,lapin=warn)
+    #[arg(long, env = "RUST_LOG", default_value = "info,lapin=off", value_name = "FILTER")]
+    pub log_level: String,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+fn named_or_in_file(
+    name: &str,
+    value: Option<&str>,
+    file: Option<&PathBuf>,
+) -> Result<Option<String>, ConfigError> {
+    if let Some(value) = value.filter(|value| !value.is_empty()) {
+        return Ok(Some(value.to_owned()));
+    }
+    file.map(|file| {
+        fs::read_to_string(file)
+            .map(|text| text.trim().to_owned())
+            .map_err(|error| ConfigError(format!("{name}_FILE: cannot read {}: {error}", file.display())))
+    })
+    .transpose()
+}
+
+fn state(key: &str) -> Result<Option<String>, ConfigError> {
+    let Some(home) = Home::find() else { return Ok(None) };
+    home.state().map(|mut state| state.remove(key)).map_err(|error| {
+        ConfigError(format!("cannot read the state file in {}: {error}", home.path().display()))
+    })
+}

@@ -1,0 +1,69 @@
+//! What `make up` wrote down: where the project's own broker listens, so that nothing needs exporting.
+
+use std::{
+    collections::HashMap,
+    env, fs, io,
+    path::{Path, PathBuf},
+};
+
+/// The folder's name.
+const FOLDER: &str = ".rabbitry";
+/// The state file in it: lines of `KEY=value`.
+const STATE: &str = "state.env";
+
+/// A folder of the project's own broker and data: `$RABBITRY_HOME`, or the nearest `.rabbitry` at or above the working
+/// directory or the program.
+#[derive(Debug, Clone)]
+pub struct Home(PathBuf);
+
+impl Home {
+    /// Finds the folder, if there is one.
+    pub fn find() -> Option<Self> {
+        if let Some(named) = env::var_os("RABBITRY_HOME").filter(|value| !value.is_empty()) {
+            return Some(Self(PathBuf::from(named)));
+        }
+        let starts = [env::current_dir(), env::current_exe()];
+        let above = |start: PathBuf| {
+            let mut folders = start.ancestors().map(|folder| folder.join(FOLDER));
+            folders.find(|folder| folder.is_dir())
+        };
+        starts.into_iter().flatten().find_map(above).map(Self)
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Reads the state file; empty if nothing was brought up.
+    ///
+    /// # Errors
+    /// If there is a file that cannot be read.
+    pub fn state(&self) -> io::Result<HashMap<String, String>> {
+        match fs::read_to_string(self.0.join(STATE)) {
+            Ok(text) => Ok(parse(&text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(HashMap::new()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn parse(text: &str) -> HashMap<String, String> {
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    pairs
+        .filter(|(key, value)| !key.starts_with('#') && !value.is_empty())
+        .map(|(key, value)| (key.trim().to_owned(), value.trim().to_owned()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_file_is_lines_of_key_and_value() {
+        let state = parse("# broker\nAMQP_URL=amqp://a:b=c@127.0.0.1:5672/%2f\nBROKER_PID=\n\n");
+        assert_eq!(state.get("AMQP_URL").map(String::as_str), Some("amqp://a:b=c@127.0.0.1:5672/%2f"));
+        assert_eq!(state.len(), 1);
+    }
+}
