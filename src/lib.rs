@@ -21,6 +21,7 @@
 
 pub mod amqp;
 pub mod backoff;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod exit;

@@ -1,0 +1,87 @@
+//! Failures: what is told on standard error, and the exit code.
+
+use std::sync::Arc;
+
+use crate::{
+    amqp::{
+        client::{CallError, ProblemAnswer},
+        connection::ConnectError,
+    },
+    config::ConfigError,
+    exit,
+};
+
+/// Why the program did not do what it was asked for.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub code: u8,
+    /// What happened and what to do.
+    pub message: String,
+}
+
+impl Failure {
+    pub(super) fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+
+    /// A command that was answered with a problem.
+    pub(super) fn of_problem(status: u16, problem: &ProblemAnswer) -> Self {
+        let ProblemAnswer { code, detail, .. } = problem;
+        let exit = match status {
+            ..500 => exit::REFUSED,
+            503 | 504 => exit::TRY_AGAIN,
+            _ => exit::INTERNAL,
+        };
+        Self::new(exit, format!("{code} ({status}): {detail}{}", advice(code)))
+    }
+
+    /// A command whose answer did not come.
+    pub(super) fn of_call(error: CallError, message_id: &str) -> Self {
+        let exit = match &error {
+            CallError::Connect(error) => return Arc::clone(error).into(),
+            CallError::Unroutable(_) => exit::UNAVAILABLE,
+            CallError::NotPermitted(_) => exit::NOT_PERMITTED,
+            CallError::Refused(_) | CallError::Timeout { .. } => exit::TRY_AGAIN,
+        };
+        let advice = match &error {
+            CallError::Timeout { .. } => {
+                format!(
+                    "; the outcome is not known: the same command with --message-id {message_id} tells it"
+                )
+            }
+            _ => String::new(),
+        };
+        Self::new(exit, format!("{error}{advice}"))
+    }
+}
+
+/// What the caller can do about a problem, where its detail does not say.
+fn advice(code: &str) -> &'static str {
+    match code {
+        "internal" => "; the message is in the dead-letter queue, and the worker's log tells more",
+        "user_not_found" => "; `rabbitry create` makes one",
+        "unavailable" | "deadline_exceeded" => "; try again",
+        _ => "",
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::new(exit::CONFIG, error.0)
+    }
+}
+
+impl From<Arc<ConnectError>> for Failure {
+    fn from(error: Arc<ConnectError>) -> Self {
+        match &*error {
+            ConnectError::Unreachable { .. } => {
+                Self::new(exit::UNAVAILABLE, format!("{error}; `make up` starts one, AMQP_URL names another"))
+            }
+            ConnectError::NotPermitted { .. } => Self::new(
+                exit::NOT_PERMITTED,
+                format!("{error}; check the login and the virtual host in AMQP_URL"),
+            ),
+        }
+    }
+}

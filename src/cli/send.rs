@@ -1,0 +1,261 @@
+//! Sending commands: one, or one a line from standard input.
+
+use std::{future::pending, num::NonZeroUsize};
+
+use clap::{Args, Subcommand};
+use futures::{StreamExt, stream};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin, stdin};
+
+use super::{
+    Failure, Producer,
+    output::{Format, print, print_answer},
+};
+use crate::{
+    amqp::client::{Answer, CallError, Command, ProblemAnswer, new_id},
+    exit,
+    limits::SHORT_STRING_MAX,
+    users::commands::COMMANDS,
+};
+
+/// How a command is sent.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Sending {
+    /// The idempotency key: the same id is executed once, and always gets the same reply [default: a fresh UUIDv7]
+    #[arg(long, value_name = "ID", value_parser = message_id)]
+    message_id: Option<String>,
+    /// Return when the broker has the command safe; do not wait for a reply
+    #[arg(long)]
+    no_wait: bool,
+    /// Tell the message id, and whether the reply is a repeated one
+    #[arg(long, short)]
+    verbose: bool,
+}
+
+fn message_id(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=SHORT_STRING_MAX => Ok(text.to_owned()),
+        length => Err(format!("a message id has 1 to {SHORT_STRING_MAX} bytes, this one has {length}")),
+    }
+}
+
+/// The commands on users.
+#[derive(Debug, Subcommand)]
+pub(super) enum UserCommand {
+    /// Store a new user
+    Create {
+        /// 1 to 64 of A-Z a-z 0-9 . _ -
+        username: String,
+        /// E-mail address
+        #[arg(long)]
+        email: String,
+        /// Opening balance
+        #[arg(long, default_value_t = 0)]
+        points: u64,
+        #[command(flatten)]
+        sending: Sending,
+    },
+    /// Show a user
+    Get {
+        /// Who
+        username: String,
+        #[command(flatten)]
+        sending: Sending,
+    },
+    /// Add points to a user, or take them away
+    Award {
+        /// Who
+        username: String,
+        /// How many, for instance 25 or -25
+        #[arg(allow_negative_numbers = true)]
+        points: i64,
+        #[command(flatten)]
+        sending: Sending,
+    },
+    /// Set the status that a user's points have earned
+    Promote {
+        /// Who
+        username: String,
+        #[command(flatten)]
+        sending: Sending,
+    },
+    /// Show a page of users by username
+    List {
+        /// Begin after this username
+        #[arg(long)]
+        after: Option<String>,
+        /// How many users at most
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        limit: Option<u16>,
+        #[command(flatten)]
+        sending: Sending,
+    },
+}
+
+impl UserCommand {
+    /// The message that the command line stands for. What is not valid is told by the worker, as to every producer.
+    pub(super) fn into_command(self) -> (Command, Sending) {
+        let (name, payload, sending) = match self {
+            Self::Create { username, email, points, sending } => {
+                ("create", json!({"username": username, "email": email, "points": points}), sending)
+            }
+            Self::Get { username, sending } => ("get", json!({"username": username}), sending),
+            Self::Award { username, points, sending } => {
+                ("award", json!({"username": username, "points": points}), sending)
+            }
+            Self::Promote { username, sending } => ("promote", json!({"username": username}), sending),
+            Self::List { after, limit, sending } => {
+                let mut payload = json!({});
+                if let Some(after) = after {
+                    payload["after"] = after.into();
+                }
+                if let Some(limit) = limit {
+                    payload["limit"] = limit.into();
+                }
+                ("list", payload, sending)
+            }
+        };
+        (message(name, payload.to_string(), &sending), sending)
+    }
+}
+
+/// A command as JSON.
+#[derive(Debug, Args)]
+pub(super) struct SendArgs {
+    /// create, get, award, promote or list
+    #[arg(value_parser = clap::builder::PossibleValuesParser::new(COMMANDS.iter().map(|command| command.name)))]
+    command: String,
+    /// The payload: an object, or an array of them; `-` reads one a line from standard input
+    json: String,
+    /// With `-`: how many commands are under way at a time
+    #[arg(long, default_value = "64", value_name = "N")]
+    in_flight: NonZeroUsize,
+    #[command(flatten)]
+    sending: Sending,
+}
+
+fn message(name: &str, body: String, sending: &Sending) -> Command {
+    let message_id = sending.message_id.clone().unwrap_or_else(new_id);
+    Command { name: name.to_owned(), body: body.into_bytes(), message_id }
+}
+
+/// Sends what `rabbitry send` was given.
+pub(super) async fn run(producer: Producer, args: SendArgs, format: Format) -> Result<(), Failure> {
+    if args.json != "-" {
+        let command = message(&args.command, args.json.clone(), &args.sending);
+        return run_one(producer, (command, args.sending), format).await;
+    }
+    if args.sending.message_id.is_some() {
+        return Err(Failure::new(exit::USAGE, "--message-id names one command, `-` reads many"));
+    }
+    run_lines(producer, args).await
+}
+
+/// Sends one command and prints its answer.
+pub(super) async fn run_one(
+    producer: Producer,
+    (command, sending): (Command, Sending),
+    format: Format,
+) -> Result<(), Failure> {
+    if sending.verbose {
+        eprintln!("message_id {}", command.message_id);
+    }
+    let result = if sending.no_wait {
+        producer.client.send(&command, producer.timeout).await.map(|()| None)
+    } else {
+        tokio::select! {
+            answer = producer.client.call(&command, producer.timeout) => answer.map(Some),
+            error = tell_if_nobody_consumes(&producer, &command.name) => Err(error),
+        }
+    };
+    let answer = result.map_err(|error| Failure::of_call(error, &command.message_id))?;
+    producer.client.close().await;
+    let Some(answer) = answer else {
+        return print(&json!({"message_id": command.message_id, "confirmed": true}).to_string());
+    };
+    if sending.verbose && answer.replayed {
+        eprintln!("this reply was given before and is repeated");
+    }
+    match answer.problem() {
+        None => print_answer(format, &answer.body),
+        Some(problem) => Err(refusal(&answer, &problem, format)),
+    }
+}
+
+fn refusal(answer: &Answer, problem: &ProblemAnswer, format: Format) -> Failure {
+    let mut failure = Failure::of_problem(answer.status, problem);
+    if format == Format::Json {
+        failure.message = format!("{}\n{}", failure.message, String::from_utf8_lossy(&answer.body));
+    }
+    failure
+}
+
+/// Says at once why it may take long; ends only with an error that no waiting can mend.
+async fn tell_if_nobody_consumes(producer: &Producer, command: &str) -> CallError {
+    match producer.client.consumers(command).await {
+        Err(error) => return error,
+        Ok(Some(0)) => {
+            eprintln!(
+                "rabbitry: no worker is consuming users.{command}; waiting {} s for one (`make worker` starts one)",
+                producer.timeout.as_secs_f64()
+            );
+        }
+        Ok(_) => {}
+    }
+    pending().await
+}
+
+/// Sends one command a line, many at a time; prints an answer a line, in the order of the input.
+async fn run_lines(producer: Producer, args: SendArgs) -> Result<(), Failure> {
+    let lines = stream::unfold(BufReader::new(stdin()).lines(), next_line);
+    let answers = lines
+        .map(|line| async {
+            let command = message(&args.command, line?, &args.sending);
+            if args.sending.no_wait {
+                let sent = producer.client.send(&command, producer.timeout).await;
+                return sent
+                    .map(|()| (200, json!({"message_id": command.message_id, "confirmed": true}).to_string()))
+                    .map_err(|error| Failure::of_call(error, &command.message_id));
+            }
+            let answer = producer.client.call(&command, producer.timeout).await;
+            answer
+                .map(|answer| (answer.status, String::from_utf8_lossy(&answer.body).into_owned()))
+                .map_err(|error| Failure::of_call(error, &command.message_id))
+        })
+        .buffered(args.in_flight.get());
+    let mut answers = std::pin::pin!(answers);
+    let (mut refused, mut last_failure) = (0, None);
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Ok((status, body)) => {
+                refused += usize::from(status >= 400);
+                print(&body)?;
+            }
+            Err(failure) => {
+                print(&json!({"error": failure.message}).to_string())?;
+                last_failure = Some(failure);
+            }
+        }
+    }
+    match last_failure {
+        Some(failure) => Err(failure),
+        None if refused > 0 => Err(Failure::new(exit::REFUSED, format!("{refused} commands were refused"))),
+        None => Ok(()),
+    }
+}
+
+async fn next_line(
+    mut lines: Lines<BufReader<Stdin>>,
+) -> Option<(Result<String, Failure>, Lines<BufReader<Stdin>>)> {
+    loop {
+        match lines.next_line().await {
+            Ok(None) => return None,
+            Ok(Some(line)) if line.trim().is_empty() => {}
+            Ok(Some(line)) => return Some((Ok(line), lines)),
+            Err(error) => {
+                let failure = Failure::new(exit::USAGE, format!("cannot read standard input: {error}"));
+                return Some((Err(failure), lines));
+            }
+        }
+    }
+}
