@@ -79,19 +79,27 @@ launch() { # output file, NAME=value ..., "${SESSION[@]}", program, arguments
 	LAUNCHED=$!
 }
 
-end_process() { # pid
-	local end=$((SECONDS + STOP_SECONDS))
-	kill -TERM "$1" 2>/dev/null || return 0
-	kill -CONT "$1" 2>/dev/null || true # it may have been frozen by a test
-	while kill -0 "$1" 2>/dev/null; do
-		[ "$SECONDS" -lt "$end" ] || kill -KILL "$1" 2>/dev/null || true
+end_process() { # node_pid|epmd_pid
+	local pid end=$((SECONDS + STOP_SECONDS))
+	for pid in $("$1"); do
+		kill -TERM "$pid" || true
+		kill -CONT "$pid" || true # a test may have frozen it
+	done 2>/dev/null
+	# Asked again each time: a mere pid may be a zombie that nobody collects, or somebody else by now.
+	while pid=$("$1") && [ -n "$pid" ]; do
+		[ "$SECONDS" -lt "$end" ] || kill -KILL "$pid" 2>/dev/null || true
+		[ "$SECONDS" -lt $((end + 10)) ] || die "process $pid cannot be ended"
 		sleep 0.1
 	done
 }
 
 stop_everything() {
-	local pid
-	for pid in $(node_pid) $(epmd_pid); do end_process "$pid"; done
+	local node
+	node=$(node_pid)
+	end_process node_pid
+	end_process epmd_pid
+	# A node replaces an epmd that died by one without the mark. Asked like this, an epmd ends only if no node uses it.
+	[ -z "$node" ] || epmd -port "$P_EPMD" -kill >/dev/null 2>&1 || true
 	if [ -f "$B/container" ]; then
 		docker stop -t "$STOP_SECONDS" "$MARK" >/dev/null 2>&1 || true
 		docker rm -f "$MARK" >/dev/null 2>&1 || true
@@ -148,7 +156,7 @@ choose_port() { # name, standard port
 
 P_AMQP='' P_MANAGEMENT='' P_PROMETHEUS='' P_DISTRIBUTION='' P_EPMD=''
 # shellcheck source=/dev/null
-[ ! -f "$B/ports" ] || . "$B/ports"
+load_ports() { [ ! -f "$B/ports" ] || . "$B/ports"; }
 
 choose_ports() {
 	give_back_claims
@@ -163,14 +171,28 @@ choose_ports() {
 
 # ---- readiness -------------------------------------------------------------------------------------------------
 
-http_status() ( # path; the answer of the management API
+http() ( # method, path, file to send; prints the management API's answer
 	exec 2>/dev/null 3<>"/dev/tcp/127.0.0.1/$P_MANAGEMENT"
-	printf 'GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Basic %s\r\nConnection: close\r\n\r\n' "$1" Z3Vlc3Q6Z3Vlc3Q= >&3
-	IFS=' ' read -r -t 5 -u 3 _ code _ && printf %s "$code"
+	printf '%s %s HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\nConnection: close\r\n' "$1" "$2" >&3
+	printf 'Content-Type: application/json\r\nContent-Length: %d\r\n\r\n' "$(wc -c <"${3:-/dev/null}")" >&3
+	cat "${3:-/dev/null}" >&3
+	bounded 10 cat <&3
 )
 
-# A node opens the AMQP port last, after it has imported the definitions. That guest may log in proves it again.
-ready() { answers 127.0.0.1 "$P_AMQP" && [ "$(http_status /api/whoami || true)" = 200 ]; }
+# A node opens the AMQP port last, when it has booted. That guest may log in shows that it has its definitions, and the
+# name that it is not another checkout's broker that took the port.
+ready() {
+	local answer
+	answers 127.0.0.1 "$P_AMQP" && answer=$(http GET /api/overview || true) && [[ $answer == "HTTP/1.1 200 "* ]] &&
+		{ [ -f "$B/container" ] || [[ $answer == *"\"node\":\"$(cat "$B/node-name")\""* ]]; }
+}
+
+# Once more after the boot, which skips a file that it cannot use without a word (3.10). Importing again changes nothing.
+check_topology() {
+	local answer
+	answer=$(http POST /api/definitions "$HERE/definitions.json" || true)
+	[[ $answer == "HTTP/1.1 20"* ]] || die "the broker refuses $HERE/definitions.json: ${answer##*$'\n'}"
+}
 
 wait_for() { # a command that fails when waiting is of no use any more
 	local end=$((SECONDS + WAIT_SECONDS))
@@ -241,8 +263,8 @@ up_node() { # folder of the scripts
 		grep -qiE 'eaddrinuse|in use' "$B/log/startup.log" "$B/log/epmd.log" || break
 		stop_everything # another program took one of the ports in between
 	done
-	tail -n 40 "$B/log/startup.log" >&2
-	die "the broker did not come up within $WAIT_SECONDS s, see above and $LOG. If its data are damaged and not needed, remove $B/data and try again."
+	grep -iE 'error|fail|in use|denied' "$B/log/startup.log" | cut -c -300 | head -n 20 >&2 || true
+	die "the broker did not come up (WAIT_SECONDS=$WAIT_SECONDS), see above, $B/log/startup.log and $LOG. If its data are damaged and not needed, remove $B/data and try again."
 }
 
 # ---- Docker ----------------------------------------------------------------------------------------------------
@@ -276,11 +298,15 @@ as_root() { ${SUDO[@]+"${SUDO[@]}"} "$@"; }
 # An installed service is started at once, unless a policy-rc.d says no.
 POLICY=/usr/sbin/policy-rc.d
 POLICY_TEXT="# rabbitry's broker.sh: only while it installs rabbitmq-server"
-remove_policy() { ! grep -qsF "$POLICY_TEXT" "$POLICY" || as_root rm -f "$POLICY"; }
+INSTALLING=
+remove_policy() {
+	[ -z "$INSTALLING" ] || ! grep -qsF "$POLICY_TEXT" "$POLICY" || as_root rm -f "$POLICY"
+	INSTALLING=
+}
 apt_get() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qy -o DPkg::Lock::Timeout=300 -o Acquire::Retries=2 "$@"; }
 
 install_package() {
-	local unit
+	local unit tries=0
 	if [ "$(id -u)" -ne 0 ]; then
 		has sudo || return 1
 		if [ -t 0 ]; then SUDO=(sudo); else SUDO=(sudo -n); fi
@@ -289,19 +315,21 @@ install_package() {
 	! has flock || flock 8
 	[ -z "$(find_scripts)" ] || return 0 # another checkout was faster
 	say "installing rabbitmq-server with apt-get, its log is $B/log/install.log"
+	INSTALLING=yes
 	if [ ! -e "$POLICY" ]; then
 		printf '#!/bin/sh\n%s\nexit 101\n' "$POLICY_TEXT" | as_root tee "$POLICY" >/dev/null && as_root chmod 755 "$POLICY" || return 1
 	fi
 	{
-		apt_get update || true # older lists may still do
+		# An update does not wait for another one to end. If none succeeds, the lists that are there may still do.
+		until apt_get update || [ "$((tries += 1))" -ge 30 ]; do sleep 2; done
 		apt_get install --no-install-recommends rabbitmq-server || return 1
 		for unit in rabbitmq-server.service epmd.service epmd.socket; do
 			! has systemctl || as_root systemctl disable "$unit" || true
 			[ ! -d /run/systemd/system ] || as_root systemctl stop "$unit" || true # where a policy-rc.d of others said yes
 		done
 	} >"$B/log/install.log" 2>&1 8>&- 9>&-
-	exec 8>&-
 	remove_policy
+	exec 8>&-
 }
 
 # ---- the commands ----------------------------------------------------------------------------------------------
@@ -311,15 +339,19 @@ write_state() { # lines; complete or not at all, and nobody else's to read
 	mv -f "$STATE.$$" "$STATE"
 }
 
-use_external() {
-	local rest=${AMQP_URL#*://} port=5672
-	[[ $AMQP_URL =~ ^amqps?://[^[:space:]]+$ ]] || die "AMQP_URL must look like amqp://user:password@host:5672/vhost"
-	[[ $AMQP_URL != amqps:* ]] || port=5671
+external_answers() { # URL
+	local rest=${1#*://} port=5672
+	[[ $1 != amqps:* ]] || port=5671
 	rest=${rest%%[/?]*}
 	rest=${rest##*@}
 	if [[ $rest =~ ^(.*):([0-9]+)$ ]]; then rest=${BASH_REMATCH[1]} port=${BASH_REMATCH[2]}; fi
 	rest=${rest//[\[\]]/}
-	answers "${rest:-localhost}" "$port" || die "nothing answers on ${rest:-localhost}:$port, the broker that AMQP_URL in your environment names. Start that broker, or unset AMQP_URL to get a private one."
+	answers "${rest:-localhost}" "$port" || { say "broker: nothing answers on ${rest:-localhost}:$port, where AMQP_URL points" >&2 && return 1; }
+}
+
+use_external() {
+	[[ $AMQP_URL =~ ^amqps?://[^[:space:]]+$ ]] || die "AMQP_URL must look like amqp://user:password@host:5672/vhost"
+	external_answers "$AMQP_URL" || die "start that broker, or unset AMQP_URL to get a private one"
 	write_state "AMQP_URL=$AMQP_URL" "AMQP_MANAGEMENT_URL=${AMQP_MANAGEMENT_URL:-}" BROKER_KIND=external BROKER_PID= BROKER_PROMETHEUS_PORT=
 }
 
@@ -343,6 +375,7 @@ lock_home() { # one `up` or `down` of this home at a time
 	chmod 700 "$B" "$LOCKS"
 	exec 9>"$B/lock"
 	! has flock || flock -w 120 9 || die "another broker.sh is busy with $B"
+	load_ports
 }
 
 start_own() {
@@ -384,6 +417,7 @@ up() {
 	else
 		wait_for still_running || die "the broker runs but does not answer. Look at $LOG, or run \`down\` and \`up\`."
 	fi
+	[ -f "$STATE" ] || check_topology
 	kind=$(running)
 	write_state \
 		"AMQP_URL=amqp://guest:guest@127.0.0.1:$P_AMQP/%2f" "AMQP_MANAGEMENT_URL=http://guest:guest@127.0.0.1:$P_MANAGEMENT" \
@@ -391,7 +425,7 @@ up() {
 		"BROKER_NODE=$([ "$kind" = docker ] || cat "$B/node-name")" "BROKER_EPMD_PORT=$P_EPMD"
 	STARTED=
 	describe
-	if [ "$(http_status /api/health/checks/alarms || true)" = 503 ]; then
+	if [[ "$(http GET /api/health/checks/alarms || true)" == "HTTP/1.1 503 "* ]]; then
 		say "broker: WARNING: it lacks disk space (less than 1 GB is free) or memory, and accepts no messages until there is more" >&2
 	fi
 }
@@ -407,8 +441,12 @@ down() {
 
 status() {
 	local kind
+	load_ports
 	kind=$(running)
-	if [ "$(state BROKER_KIND)" = external ] || { [ -n "$kind" ] && [ -f "$STATE" ] && ready; }; then
+	if [ "$(state BROKER_KIND)" = external ]; then
+		external_answers "$(state AMQP_URL)" || return 3
+		describe
+	elif [ -n "$kind" ] && [ -f "$STATE" ] && ready; then
 		describe
 	else
 		say "broker: ${kind:-nothing} runs${kind:+, but it is not ready; its log is $LOG}"

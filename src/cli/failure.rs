@@ -37,14 +37,14 @@ impl Failure {
     }
 
     /// A command whose answer did not come.
-    pub(super) fn of_call(error: CallError, message_id: &str) -> Self {
-        let exit = match &error {
+    pub(super) fn of_call(error: &CallError, message_id: &str) -> Self {
+        let exit = match error {
             CallError::Connect(error) => return Arc::clone(error).into(),
             CallError::Unroutable(_) => exit::UNAVAILABLE,
             CallError::NotPermitted(_) => exit::NOT_PERMITTED,
             CallError::Refused(_) | CallError::Timeout { .. } => exit::TRY_AGAIN,
         };
-        let advice = match &error {
+        let advice = match error {
             CallError::Timeout { .. } => {
                 format!(
                     "; the outcome is not known: the same command with --message-id {message_id} tells it"

@@ -168,7 +168,7 @@ pub(super) async fn run_one(
             error = tell_if_nobody_consumes(&producer, &command.name) => Err(error),
         }
     };
-    let answer = result.map_err(|error| Failure::of_call(error, &command.message_id))?;
+    let answer = result.map_err(|error| Failure::of_call(&error, &command.message_id))?;
     producer.client.close().await;
     let Some(answer) = answer else {
         return print(&json!({"message_id": command.message_id, "confirmed": true}).to_string());
@@ -215,12 +215,12 @@ async fn run_lines(producer: Producer, args: SendArgs) -> Result<(), Failure> {
                 let sent = producer.client.send(&command, producer.timeout).await;
                 return sent
                     .map(|()| (200, json!({"message_id": command.message_id, "confirmed": true}).to_string()))
-                    .map_err(|error| Failure::of_call(error, &command.message_id));
+                    .map_err(|error| Failure::of_call(&error, &command.message_id));
             }
             let answer = producer.client.call(&command, producer.timeout).await;
             answer
                 .map(|answer| (answer.status, String::from_utf8_lossy(&answer.body).into_owned()))
-                .map_err(|error| Failure::of_call(error, &command.message_id))
+                .map_err(|error| Failure::of_call(&error, &command.message_id))
         })
         .buffered(args.in_flight.get());
     let mut answers = std::pin::pin!(answers);

@@ -1,1 +1,5 @@
-fn main() {}
+//! The integration tests: one binary, a module for each subject. `make test` brings up the broker they need.
+#![allow(missing_docs, clippy::unwrap_used, unreachable_pub)]
+
+mod engine;
+mod support;

@@ -47,8 +47,10 @@ pub(super) struct Source {
     pub(super) queue: String,
     pub(super) channel: Channel,
     consumer: Consumer,
-    /// A delivery is left unacknowledged, so acknowledgements may no longer cover what came before them.
-    pub(super) withheld: bool,
+    /// The last delivery up to which every one has been seen and is being settled: an acknowledgement of several may
+    /// cover these. What the broker delivered and nobody saw (to a consumer that was cancelled meanwhile), or what is
+    /// withheld, leaves a gap that no later acknowledgement may cover.
+    pub(super) contiguous: u64,
 }
 
 /// The prefetch of a live consumer cannot be changed, so it grows by making the consumer anew.
@@ -88,10 +90,12 @@ impl<S: Service> Lane<S> {
     ) -> Result<Self, SessionError> {
         let mut sources = Vec::new();
         let mut streams = SelectAll::new();
+        // Consumers are made anew, and a selection that was empty once would count as ended.
+        streams.push(stream::pending().boxed());
         for (index, &command) in commands.iter().enumerate() {
             let channel = connection.create_channel().await?;
             let queue = queue(context.service.name(), command.name);
-            let source = Source { command, queue, channel, consumer: Consumer::Probing, withheld: false };
+            let source = Source { command, queue, channel, consumer: Consumer::Probing, contiguous: 0 };
             streams.push(source.consume(index, 1).await?);
             sources.push(source);
         }
@@ -160,7 +164,7 @@ impl<S: Service> Lane<S> {
             }
         }
         if !batch.is_empty() {
-            settle::handle(&self.context, &self.sources, &batch).await?;
+            settle::handle(&self.context, &mut self.sources, &batch).await?;
             if self.pace == Pace::Full && !ending && reason.is_none() {
                 self.grow(&batch).await?;
             }
@@ -175,9 +179,8 @@ impl<S: Service> Lane<S> {
     }
 
     /// Leaves a delivery unacknowledged: the broker delivers it again when the session has ended.
-    fn withhold(&mut self, arrived: &Arrived) {
-        let source = &mut self.sources[arrived.source];
-        source.withheld = true;
+    fn withhold(&self, arrived: &Arrived) {
+        let source = &self.sources[arrived.source];
         let message_id = arrived.delivery.properties.message_id().as_ref().map(|id| id.as_str());
         warn!(
             queue = source.queue,

@@ -20,7 +20,7 @@ use crate::{
 /// Handles a batch. When it returns, every delivery of it is settled.
 pub(super) async fn handle<S: Service>(
     context: &Context<S>,
-    sources: &[Source],
+    sources: &mut [Source],
     batch: &[Arrived],
 ) -> Result<(), SessionError> {
     let began = Instant::now();
@@ -157,31 +157,31 @@ fn reason_to_set_aside<'a>(envelope: &Envelope, reply: &'a Reply) -> Option<&'a 
     (reason.code == Code::INTERNAL || envelope.reply_to.is_none()).then_some(reason)
 }
 
-/// Settles a batch: rejects first, then one acknowledgement for everything up to the last delivery of each queue.
-///
-/// The deliveries of a queue come in order and are all handled before the next batch, so everything up to the last
-/// one is done. Zero as a tag would acknowledge whatever is outstanding; the broker counts from 1.
+/// Settles a batch: one acknowledgement of several for each queue, as far as its deliveries have come without a gap,
+/// and single ones beyond.
 async fn acknowledge(
-    sources: &[Source],
+    sources: &mut [Source],
     batch: &[Arrived],
     rejected: &BTreeSet<usize>,
 ) -> Result<(), SessionError> {
-    for (index, source) in sources.iter().enumerate() {
-        let mut done = Vec::new();
-        for (position, arrived) in batch.iter().enumerate().filter(|(_, arrived)| arrived.source == index) {
+    for (index, source) in sources.iter_mut().enumerate() {
+        let mut up_to = None;
+        let own = batch.iter().enumerate().filter(|(_, arrived)| arrived.source == index);
+        for (position, arrived) in own {
             let tag = arrived.delivery.delivery_tag;
+            let contiguous = tag == source.contiguous + 1;
+            source.contiguous += u64::from(contiguous);
             if rejected.contains(&position) {
                 source.channel.basic_reject(tag, BasicRejectOptions { requeue: false }).await?;
+            } else if contiguous {
+                up_to = Some(tag);
             } else {
-                done.push(tag);
-            }
-        }
-        if source.withheld {
-            for tag in done {
                 source.channel.basic_ack(tag, BasicAckOptions { multiple: false }).await?;
             }
-        } else if let Some(last) = done.into_iter().max() {
-            source.channel.basic_ack(last, BasicAckOptions { multiple: true }).await?;
+        }
+        // Zero as a tag would acknowledge whatever is outstanding; the broker counts from 1.
+        if let Some(tag) = up_to {
+            source.channel.basic_ack(tag, BasicAckOptions { multiple: true }).await?;
         }
     }
     Ok(())

@@ -1,0 +1,52 @@
+# `make` alone lists the targets. Each does all the set-up it needs.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo up down status worker workers build check test clean topology
+
+export RABBITRY_HOME ?= $(CURDIR)/.rabbitry
+N ?= 1
+BROKER := rabbitmq/broker.sh
+RELEASE := target/release
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "make %-10s %s\n", $$1, $$2}'
+
+demo: up ## Bring everything up, send every command, kill a worker under load, and leave the system running
+	@bin/demo.sh
+
+up: build topology ## Start RabbitMQ (yours by AMQP_URL, an installed one, Docker, or apt) and bring the topology
+
+topology:
+	@$(BROKER) up
+	@$(RELEASE)/rabbitry topology apply
+
+down: ## Stop what was started here: workers and the private broker; data stay
+	@bin/workers.sh stop
+	@$(BROKER) down
+
+status: ## Show the broker, the queues and the workers
+	@$(BROKER) status || true
+	@bin/workers.sh list
+	@$(RELEASE)/rabbitry status
+
+worker: up ## Run one worker in the foreground
+	@$(RELEASE)/rabbitry-worker
+
+workers: up ## Start N more workers in the background (make workers N=4)
+	@bin/workers.sh start $(N)
+
+build: ## Compile the programs
+	@cargo build --release --locked --bins
+
+check: ## Format, clippy, rustdoc: all without a warning
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+test: ## Every test, on a private broker of its own that is stopped at the end
+	@tests/run.sh
+
+clean: down ## Stop everything and delete what was built and stored
+	rm -rf "$(RABBITRY_HOME)"
+	cargo clean

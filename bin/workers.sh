@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Workers in the background: start N | stop | list | pids. Their pids and logs stand in $RABBITRY_HOME/workers.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+home=${RABBITRY_HOME:-$root/.rabbitry}
+folder=$home/workers
+worker=${WORKER:-$root/target/release/rabbitry-worker}
+
+# A pid may have been taken by another program since it was written down.
+is_worker() {
+    local command
+    command=$(ps -o args= -p "$1" 2>/dev/null) && [[ $command == *rabbitry-worker* ]]
+}
+
+pids() {
+    local file pid
+    for file in "$folder"/*.pid; do
+        [[ -e $file ]] || continue
+        pid=$(<"$file")
+        if is_worker "$pid"; then echo "$pid"; else rm -f "$file"; fi
+    done
+}
+
+start() {
+    local count=$1 pid log
+    mkdir -p "$folder"
+    for ((i = 0; i < count; i++)); do
+        log=$folder/$(date +%s%N).log
+        # A session of its own, so that Ctrl-C in make does not reach it.
+        RABBITRY_HOME=$home setsid "$worker" </dev/null >"$log" 2>&1 &
+        pid=$!
+        mv "$log" "$folder/$pid.log"
+        echo "$pid" >"$folder/$pid.pid"
+        echo "worker $pid started, its log is $folder/$pid.log"
+    done
+    # A worker that cannot start says so within moments; one that waits for its broker stays.
+    sleep 0.3
+    for pid in $(jobs -p); do
+        is_worker "$pid" || { tail -n 3 "$folder/$pid.log" >&2; exit 78; }
+    done
+}
+
+stop() {
+    local pid running
+    running=$(pids)
+    for pid in $running; do kill -TERM "$pid" 2>/dev/null || true; done
+    for pid in $running; do
+        for ((i = 0; i < 300; i++)); do
+            is_worker "$pid" || break
+            sleep 0.1
+        done
+        if is_worker "$pid"; then
+            echo "worker $pid does not stop, killing it; what is unfinished will be delivered again" >&2
+            kill -KILL "$pid" 2>/dev/null || true
+        fi
+        rm -f "$folder/$pid.pid"
+        echo "worker $pid stopped"
+    done
+}
+
+case ${1:-} in
+    start) start "${2:-1}" ;;
+    stop) stop ;;
+    pids) pids ;;
+    list)
+        for pid in $(pids); do echo "worker $pid is running, its log is $folder/$pid.log"; done
+        [[ -n $(pids) ]] || echo "no worker was started in the background (make workers N=2 starts two)"
+        ;;
+    *)
+        echo "usage: $0 start [N] | stop | list | pids" >&2
+        exit 2
+        ;;
+esac

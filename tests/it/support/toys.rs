@@ -1,0 +1,199 @@
+//! A toy service: the engine is tested without a word of users, and this is all that a service has to be.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use rabbitry::{
+    amqp::{
+        connection::BrokerUrl,
+        server::{Server, Settings, StartError},
+    },
+    clock::unix_ms,
+    service::{
+        Access, Code, CommandSpec, Problem, Reply, Request, Service, Unavailable,
+        batch::{self, State},
+        inbox::{Inbox, Key, RETENTION, StoredReply},
+        payload,
+    },
+};
+use serde::{Deserialize, Serialize};
+use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+pub const COMMANDS: &[CommandSpec] = &[
+    CommandSpec { name: "add", access: Access::Write },
+    CommandSpec { name: "total", access: Access::Read },
+];
+
+/// Keeps one number, in memory that outlives its workers like a database.
+#[derive(Clone)]
+pub struct Toys {
+    pub memory: Arc<Memory>,
+}
+
+pub struct Memory {
+    state: Mutex<Stored>,
+    /// Whether the store answers.
+    pub there: AtomicBool,
+    /// Batches wait here; open by default.
+    pub gate: Semaphore,
+    /// Batches that were begun.
+    pub begun: AtomicUsize,
+    /// The longest batch.
+    pub longest: AtomicUsize,
+}
+
+#[derive(Default, Clone)]
+struct Stored {
+    total: i64,
+    effects: usize,
+    inbox: HashMap<Key, StoredReply>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Number {
+    #[serde(default)]
+    pub n: i64,
+}
+
+/// The number that makes `add` panic.
+pub const PANIC: i64 = 666;
+/// The number that `add` refuses.
+pub const REFUSED: i64 = 13;
+
+struct Working {
+    total: i64,
+    journal: Vec<i64>,
+}
+
+impl State for Working {
+    type Command = Number;
+
+    fn apply(&mut self, command: &Number) -> Result<(u16, Vec<u8>), Problem> {
+        assert_ne!(command.n, PANIC, "asked to panic");
+        if command.n == REFUSED {
+            return Err(Problem::new(Code::fatal("unlucky", 409, "Unlucky number"), "13 is refused"));
+        }
+        if command.n != 0 {
+            self.journal.push(self.total);
+            self.total += command.n;
+        }
+        Ok((200, format!("{{\"total\":{}}}", self.total).into_bytes()))
+    }
+
+    fn mark(&self) -> usize {
+        self.journal.len()
+    }
+
+    fn undo_after(&mut self, mark: usize) {
+        if let Some(before) = self.journal.drain(mark..).next() {
+            self.total = before;
+        }
+    }
+}
+
+impl Toys {
+    pub fn new() -> Self {
+        let memory = Memory {
+            state: Mutex::default(),
+            there: AtomicBool::new(true),
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
+            begun: AtomicUsize::new(0),
+            longest: AtomicUsize::new(0),
+        };
+        Self { memory: Arc::new(memory) }
+    }
+
+    /// The number, and how many commands have changed it.
+    pub fn total(&self) -> (i64, usize) {
+        let state = self.memory.state.lock().unwrap();
+        (state.total, state.effects)
+    }
+
+    /// Closes the gate: batches begin and do not end until permits are added.
+    pub fn close_gate(&self) {
+        self.memory.gate.forget_permits(Semaphore::MAX_PERMITS);
+    }
+}
+
+impl Service for Toys {
+    type Command = Number;
+
+    fn name(&self) -> &'static str {
+        "toys"
+    }
+
+    fn commands(&self) -> &'static [CommandSpec] {
+        COMMANDS
+    }
+
+    fn parse(&self, _command: &str, body: &[u8]) -> Result<Number, Problem> {
+        payload::parse(body)
+    }
+
+    async fn answer(&self, batch: Arc<[Request<Number>]>) -> Result<Vec<Reply>, Unavailable> {
+        self.memory.begun.fetch_add(1, Ordering::SeqCst);
+        self.memory.longest.fetch_max(batch.len(), Ordering::SeqCst);
+        self.memory.gate.acquire().await.unwrap().forget();
+        self.ready().await?;
+        let mut stored = self.memory.state.lock().unwrap();
+        let mut working = Working { total: stored.total, journal: Vec::new() };
+        let mut inbox = Inbox::new(stored.inbox.clone());
+        let replies = batch::run(&batch, &mut working, &mut inbox, unix_ms(), RETENTION);
+        stored.effects += working.journal.len();
+        stored.total = working.total;
+        let fresh: Vec<_> = inbox.fresh(0).map(|(key, row)| (key.clone(), row.clone())).collect();
+        stored.inbox.extend(fresh);
+        Ok(replies)
+    }
+
+    async fn ready(&self) -> Result<(), Unavailable> {
+        if self.memory.there.load(Ordering::SeqCst) {
+            Ok(())
+        } else {
+            Err(Unavailable("the toy store is switched off".into()))
+        }
+    }
+}
+
+/// A worker in this process.
+pub struct Worker {
+    pub stop: CancellationToken,
+    pub task: JoinHandle<Result<(), StartError>>,
+}
+
+impl Worker {
+    pub fn start(toys: &Toys, url: BrokerUrl) -> Self {
+        Self::start_with(toys, url, Settings::new(COMMANDS))
+    }
+
+    pub fn start_with(toys: &Toys, url: BrokerUrl, settings: Settings) -> Self {
+        let stop = CancellationToken::new();
+        let server = Server::new(toys.clone(), url, settings);
+        Self { task: tokio::spawn(server.run(stop.clone())), stop }
+    }
+
+    /// Asks to stop and waits until it has.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        super::soon("the worker stops", self.task).await.unwrap().unwrap();
+    }
+
+    /// Ends it like `kill -9`: nothing is finished, connections are dropped.
+    pub async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+}
+
+/// Settings with a short patience, for tests of a store that is away.
+pub fn impatient() -> Settings {
+    Settings { store_patience: Duration::from_millis(300), ..Settings::new(COMMANDS) }
+}
