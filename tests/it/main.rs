@@ -1,1 +1,5 @@
-fn main() {}
+//! The integration tests: one binary, one module per part.
+
+mod batching;
+mod store_contract;
+mod support;

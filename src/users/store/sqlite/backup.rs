@@ -49,7 +49,7 @@ pub fn backup(from: &Path, to: &Path) -> Result<(), OpenError> {
 }
 
 fn make(from: &Path, partial: &Path) -> Result<(), OpenError> {
-    let source = connect(from).map_err(|error| failed("open", from, error))?;
+    let source = connect(from).map_err(|error| failed("open", from, &error))?;
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(partial) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             return Err(OpenError::Refused(format!(
@@ -59,12 +59,12 @@ fn make(from: &Path, partial: &Path) -> Result<(), OpenError> {
         }
         created => created.map_err(|error| place::failed("create", partial, &error))?,
     };
-    let mut target = Connection::open(partial).map_err(|error| failed("open", partial, error))?;
-    copy(&source, &mut target).map_err(|error| failed("copy", from, error))?;
+    let mut target = Connection::open(partial).map_err(|error| failed("open", partial, &error))?;
+    copy(&source, &mut target).map_err(|error| failed("copy", from, &error))?;
     // The copy is one file, without a log beside it.
     target
         .query_row("PRAGMA journal_mode = DELETE", [], |_| Ok(()))
-        .map_err(|error| failed("finish", partial, error))?;
+        .map_err(|error| failed("finish", partial, &error))?;
     refuse_damage(&target, partial)
 }
 
@@ -86,7 +86,7 @@ fn copy(source: &Connection, target: &mut Connection) -> rusqlite::Result<()> {
 /// # Errors
 /// Refused with what is damaged, or if it is no database; unavailable if it does not answer.
 pub fn quick_check(path: &Path) -> Result<(), OpenError> {
-    let connection = connect(path).map_err(|error| failed("open", path, error))?;
+    let connection = connect(path).map_err(|error| failed("open", path, &error))?;
     refuse_damage(&connection, path)
 }
 
@@ -95,7 +95,7 @@ fn refuse_damage(connection: &Connection, path: &Path) -> Result<(), OpenError> 
         let mut check = connection.prepare("PRAGMA quick_check(10)")?;
         check.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()
     };
-    match findings().map_err(|error| failed("check", path, error))? {
+    match findings().map_err(|error| failed("check", path, &error))? {
         fine if fine == ["ok"] => Ok(()),
         damage => Err(OpenError::Refused(format!("{} is damaged: {}", path.display(), damage.join("; ")))),
     }

@@ -31,11 +31,11 @@ const SETTINGS: &str = "
 /// Opens the database for writing and brings its schema up to date. To be called under the write lock.
 pub(super) fn open_for_writing(place: &Place) -> Result<Connection, OpenError> {
     let attempt = "open";
-    let mut connection = connect(place.path()).map_err(|error| failed(attempt, place.path(), error))?;
+    let mut connection = connect(place.path()).map_err(|error| failed(attempt, place.path(), &error))?;
     refuse_foreign(&connection, place.path())?;
     let mode: String = connection
         .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
-        .map_err(|error| failed(attempt, place.path(), error))?;
+        .map_err(|error| failed(attempt, place.path(), &error))?;
     if mode != "wal" {
         return Err(OpenError::Refused(format!(
             "cannot open {}: its file system does not support write-ahead logging (journal mode {mode})",
@@ -54,7 +54,7 @@ pub(super) fn open_for_reading(place: &Place) -> Result<Connection, OpenError> {
         connection.pragma_update(None, "query_only", true)?;
         Ok(connection)
     };
-    open().map_err(|error| failed("open", place.path(), error))
+    open().map_err(|error| failed("open", place.path(), &error))
 }
 
 /// Opens a file that exists: a database whose disk is not mounted must not be begun anew.
@@ -89,12 +89,12 @@ fn refuse_foreign(connection: &Connection, path: &Path) -> Result<(), OpenError>
             "{} is a database of another program; choose another path",
             path.display()
         ))),
-        Err(error) => Err(failed("open", path, error)),
+        Err(error) => Err(failed("open", path, &error)),
     }
 }
 
 /// What was attempted, with what, and what to do.
-pub(super) fn failed(attempt: &str, path: &Path, error: rusqlite::Error) -> OpenError {
+pub(super) fn failed(attempt: &str, path: &Path, error: &rusqlite::Error) -> OpenError {
     let what = format!("cannot {attempt} {}: {error}", path.display());
     let advice = match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => "it is not a database of SQLite; choose another path",

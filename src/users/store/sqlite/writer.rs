@@ -1,7 +1,7 @@
 //! The one thread of this process that writes.
 
 use std::{
-    path::PathBuf,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -42,11 +42,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Opens the database, or makes it. Blocks while another process writes; `wait` tells others so.
-    pub(super) fn open(
-        path: &PathBuf,
-        options: Options,
-        wait: Arc<Wait>,
-    ) -> Result<(Self, Place), OpenError> {
+    pub(super) fn open(path: &Path, options: Options, wait: Arc<Wait>) -> Result<(Self, Place), OpenError> {
         let place = Place::prepare(path)?;
         let lock = WriteLock::open(place.path(), wait)
             .map_err(|error| failed("open the lock files of", place.path(), &error))?;

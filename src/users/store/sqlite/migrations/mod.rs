@@ -29,12 +29,12 @@ pub(super) fn apply(connection: &mut Connection, path: &Path) -> Result<(), Open
 fn apply_all(connection: &mut Connection, path: &Path, all: &[(&str, &str)]) -> Result<(), OpenError> {
     let known = parse(all, path)?;
     let newest_known = known.iter().map(Migration::version).max().unwrap_or_default();
-    let standing = Standing::of(connection).map_err(|error| failed("read the schema of", path, error))?;
+    let standing = Standing::of(connection).map_err(|error| failed("read the schema of", path, &error))?;
     if standing.version <= i64::from(newest_known) {
-        return Runner::new(&known).run(connection).map(drop).map_err(|error| explained(path, error));
+        return Runner::new(&known).run(connection).map(drop).map_err(|error| explained(path, &error));
     }
     let applied = Runner::new(&known).get_applied_migrations(connection);
-    let applied = applied.map_err(|error| explained(path, error))?;
+    let applied = applied.map_err(|error| explained(path, &error))?;
     if let Some(other) = known.iter().find(|migration| !applied.contains(migration)) {
         return Err(OpenError::Refused(format!(
             "{}: {other} was applied with another content",
@@ -81,17 +81,17 @@ impl Standing {
 
 fn parse(all: &[(&str, &str)], path: &Path) -> Result<Vec<Migration>, OpenError> {
     let parsed = all.iter().map(|(name, sql)| Migration::unapplied(name, sql));
-    parsed.collect::<Result<_, _>>().map_err(|error| explained(path, error))
+    parsed.collect::<Result<_, _>>().map_err(|error| explained(path, &error))
 }
 
 /// A database that is busy or full may do later; anything else needs somebody.
-fn explained(path: &Path, error: refinery::Error) -> OpenError {
+fn explained(path: &Path, error: &refinery::Error) -> OpenError {
     let from_sqlite = match error.kind() {
         refinery::error::Kind::Connection(_, source) => source.downcast_ref::<rusqlite::Error>(),
         _ => None,
     };
-    if let Some(rusqlite::Error::SqliteFailure(code, message)) = from_sqlite {
-        return failed("migrate", path, rusqlite::Error::SqliteFailure(*code, message.clone()));
+    if let Some(error) = from_sqlite {
+        return failed("migrate", path, error);
     }
     let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
     OpenError::Refused(format!(
