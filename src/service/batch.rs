@@ -145,3 +145,187 @@ pub fn internal(detail: &str) -> Reply {
 pub fn items(body: &[u8]) -> serde_json::Result<Vec<&RawValue>> {
     serde_json::from_slice(body)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::{CommandSpec, Fingerprint, inbox::RETENTION};
+
+    const NOW: i64 = 1_000_000;
+
+    /// A list of numbers; each success replies with the list so far.
+    #[derive(Default)]
+    struct Numbers(Vec<u32>);
+
+    #[derive(Debug, Clone, Copy, serde::Serialize)]
+    enum Do {
+        Push(u32),
+        Refuse,
+        Panic,
+        PushAndPanic(u32),
+    }
+
+    impl State for Numbers {
+        type Command = Do;
+
+        fn apply(&mut self, command: &Do) -> Result<(u16, Vec<u8>), Problem> {
+            match *command {
+                Do::Push(number) => self.0.push(number),
+                Do::Refuse => return Err(Problem::new(Code::fatal("refused", 409, "Refused"), "no")),
+                Do::Panic => panic!("planted"),
+                Do::PushAndPanic(number) => {
+                    self.0.push(number);
+                    panic!("planted")
+                }
+            }
+            Ok((201, to_json(&self.0)))
+        }
+
+        fn mark(&self) -> usize {
+            self.0.len()
+        }
+
+        fn undo_after(&mut self, mark: usize) {
+            self.0.truncate(mark);
+        }
+    }
+
+    fn request(id: Option<&str>, payload: Payload<Do>) -> Request<Do> {
+        let fingerprint = match &payload {
+            Payload::One(content) => Fingerprint::of("do", content),
+            Payload::Many(items) => {
+                Fingerprint::of_many("do", items.iter().map(|item| (item.as_ref().ok(), "")))
+            }
+        };
+        let command = CommandSpec { name: "do", access: Access::Write };
+        Request { command, id: id.map(str::to_owned), deadline: None, fingerprint, payload }
+    }
+
+    fn one(id: Option<&str>, content: Do) -> Request<Do> {
+        request(id, Payload::One(content))
+    }
+
+    #[derive(Default)]
+    struct Bench {
+        numbers: Numbers,
+        inbox: Inbox,
+    }
+
+    impl Bench {
+        fn run(&mut self, requests: &[Request<Do>]) -> Vec<Reply> {
+            run(requests, &mut self.numbers, &mut self.inbox, NOW, RETENTION)
+        }
+
+        fn remembered(&self) -> Vec<&str> {
+            self.inbox.fresh().map(|((_, id), _)| id.as_str()).collect()
+        }
+    }
+
+    fn statuses(replies: &[Reply]) -> Vec<u16> {
+        replies.iter().map(|reply| reply.status).collect()
+    }
+
+    #[test]
+    fn requests_act_one_after_another() {
+        let replies =
+            Bench::default().run(&[one(None, Do::Push(1)), one(None, Do::Refuse), one(None, Do::Push(2))]);
+        assert_eq!(statuses(&replies), [201, 409, 201]);
+        assert_eq!(replies[2].body, b"[1,2]");
+        assert!(replies.iter().all(|reply| reply.unexecuted.is_none()), "a refusal counts as executed");
+    }
+
+    #[test]
+    fn a_repetition_is_answered_from_the_inbox() {
+        let mut bench = Bench::default();
+        let requests = [
+            one(Some("a"), Do::Push(1)),
+            one(Some("r"), Do::Refuse),
+            one(Some("a"), Do::Push(1)),
+            one(Some("r"), Do::Refuse),
+            one(Some("a"), Do::Push(2)),
+        ];
+        let replies = bench.run(&requests);
+        assert_eq!(statuses(&replies), [201, 409, 201, 409, 422]);
+        assert_eq!(
+            replies.iter().map(|reply| reply.replayed).collect::<Vec<_>>(),
+            [false, false, true, true, false]
+        );
+        assert_eq!((&replies[2].body, &replies[3].body), (&replies[0].body, &replies[1].body));
+        assert_eq!(replies[4].unexecuted.as_ref().unwrap().code, Code::IDEMPOTENCY_CONFLICT);
+        assert_eq!(bench.numbers.0, [1]);
+        assert_eq!(bench.remembered(), ["a", "r"]);
+    }
+
+    #[test]
+    fn a_read_is_neither_remembered_nor_answered_from_the_inbox() {
+        let mut bench = Bench::default();
+        let read = || Request {
+            command: CommandSpec { name: "do", access: Access::Read },
+            ..one(Some("a"), Do::Push(1))
+        };
+        let replies = bench.run(&[read(), read()]);
+        assert!(replies.iter().all(|reply| !reply.replayed));
+        assert!(bench.remembered().is_empty());
+    }
+
+    #[test]
+    fn the_inbox_comes_before_the_deadline_and_the_deadline_before_the_effect() {
+        let mut bench = Bench::default();
+        let at = |deadline, id| Request { deadline: Some(deadline), ..one(Some(id), Do::Push(1)) };
+        let replies = bench.run(&[at(NOW, "a"), at(NOW - 1, "a"), at(NOW - 1, "b")]);
+        assert_eq!(statuses(&replies), [201, 201, 504]);
+        assert!(replies[1].replayed);
+        assert_eq!(replies[2].unexecuted.as_ref().unwrap().code, Code::DEADLINE_EXCEEDED);
+        assert_eq!(bench.remembered(), ["a"]);
+    }
+
+    #[test]
+    fn a_panic_leaves_no_trace_but_its_reply() {
+        let mut bench = Bench::default();
+        let requests = [
+            one(None, Do::Push(1)),
+            one(Some("p"), Do::Panic),
+            one(Some("q"), Do::PushAndPanic(2)),
+            one(Some("a"), Do::Push(3)),
+        ];
+        let replies = bench.run(&requests);
+        assert_eq!(statuses(&replies), [201, 500, 500, 201]);
+        assert!(replies[1..3].iter().all(|reply| reply.unexecuted.as_ref().unwrap().code == Code::INTERNAL));
+        assert_eq!(bench.numbers.0, [1, 3]);
+        assert_eq!(bench.remembered(), ["a"], "once the fault is mended the same id may be sent again");
+    }
+
+    #[test]
+    fn a_panic_takes_back_its_whole_array() {
+        let mut bench = Bench::default();
+        let array = |items: &[Do]| Payload::Many(items.iter().copied().map(Ok).collect());
+        let requests = [
+            request(Some("a"), array(&[Do::Push(1), Do::Refuse, Do::Push(2)])),
+            request(Some("b"), array(&[Do::Push(3), Do::PushAndPanic(4), Do::Push(5)])),
+            request(Some("c"), array(&[Do::Push(6)])),
+        ];
+        let replies = bench.run(&requests);
+        assert_eq!(statuses(&replies), [200, 500, 200]);
+        let parts: Vec<&str> = items(&replies[0].body).unwrap().iter().map(|item| item.get()).collect();
+        assert_eq!((parts[0], parts[2]), ("[1]", "[1,2]"));
+        assert!(parts[1].contains(r#""code":"refused""#), "{}", parts[1]);
+        assert_eq!(bench.numbers.0, [1, 2, 6]);
+        assert_eq!(bench.remembered(), ["a", "c"]);
+    }
+
+    #[test]
+    fn invalid_items_are_reported_as_unexecuted_also_when_the_reply_is_repeated() {
+        let mut bench = Bench::default();
+        let invalid = || Err(Problem::invalid_field("item", "odd"));
+        let array = || request(Some("a"), Payload::Many(vec![Ok(Do::Push(1)), invalid(), invalid()]));
+        let replies = bench.run(&[array(), array()]);
+        assert_eq!(statuses(&replies), [200, 200]);
+        assert_eq!(replies.iter().map(|reply| reply.replayed).collect::<Vec<_>>(), [false, true]);
+        for reply in &replies {
+            let unexecuted = reply.unexecuted.as_ref().unwrap();
+            assert_eq!(unexecuted.code, Code::INVALID);
+            assert!(unexecuted.detail.starts_with("2 of 3 items were not executed; the first is item 1"));
+        }
+        assert_eq!(bench.numbers.0, [1]);
+    }
+}

@@ -78,9 +78,9 @@ pub struct Inbox {
 }
 
 impl Inbox {
-    /// An inbox that knows the rows that the store holds.
-    pub fn new(rows: HashMap<Key, StoredReply>) -> Self {
-        Self { rows, fresh: Vec::new() }
+    /// Takes a row that the store holds.
+    pub fn add(&mut self, command: &'static str, id: &str, row: StoredReply) {
+        self.rows.insert((command, id.to_owned()), row);
     }
 
     /// The reply that was given for this id, if any.
@@ -112,21 +112,9 @@ impl Inbox {
         self.rows.insert(key, row);
     }
 
-    /// How many rows are to be written; a mark for [`Inbox::forget_after`].
-    pub fn mark(&self) -> usize {
-        self.fresh.len()
-    }
-
-    /// Takes back what was remembered since the mark.
-    pub fn forget_after(&mut self, mark: usize) {
-        for key in self.fresh.drain(mark..) {
-            self.rows.remove(&key);
-        }
-    }
-
-    /// The rows to be written since the mark, in the order in which the commands were run.
-    pub fn fresh(&self, mark: usize) -> impl Iterator<Item = (&Key, &StoredReply)> {
-        self.fresh[mark..].iter().map(|key| (key, &self.rows[key]))
+    /// The rows to be written, in the order in which the commands were run.
+    pub fn fresh(&self) -> impl Iterator<Item = (&Key, &StoredReply)> {
+        self.fresh.iter().map(|key| (key, &self.rows[key]))
     }
 }
 

@@ -120,3 +120,222 @@ fn invalid(path: &str, error: &serde_json::Error) -> Problem {
         None => Problem::invalid_field(path, detail),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::service::{CommandSpec, Reply, Request, Unavailable};
+
+    #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Order {
+        item: String,
+        #[serde(default)]
+        count: u8,
+    }
+
+    struct Shop;
+
+    impl Service for Shop {
+        type Command = Order;
+
+        fn name(&self) -> &'static str {
+            "shop"
+        }
+
+        fn commands(&self) -> &'static [CommandSpec] {
+            &[]
+        }
+
+        fn parse(&self, _: &str, payload: &[u8]) -> Result<Order, Problem> {
+            parse(payload)
+        }
+
+        async fn answer(&self, _: Arc<[Request<Order>]>) -> Result<Vec<Reply>, Unavailable> {
+            Ok(Vec::new())
+        }
+
+        async fn ready(&self) -> Result<(), Unavailable> {
+            Ok(())
+        }
+    }
+
+    fn read(body: &[u8]) -> Result<(Payload<Order>, Fingerprint), Problem> {
+        decode(&Shop, "order", body)
+    }
+
+    fn problem(body: &[u8]) -> Problem {
+        let text = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
+        read(body).map(|_| ()).expect_err(&text)
+    }
+
+    fn items(body: &str) -> Vec<Result<Order, Problem>> {
+        match read(body.as_bytes()).unwrap().0 {
+            Payload::Many(items) => items,
+            Payload::One(order) => panic!("{order:?}"),
+        }
+    }
+
+    fn padded(bytes: usize) -> Vec<u8> {
+        let mut body = br#"{"item":""#.to_vec();
+        body.resize(bytes - 2, b'x');
+        body.extend(br#""}"#);
+        body
+    }
+
+    #[test]
+    fn an_object_is_one_command_whatever_space_is_around_it() {
+        for body in [r#"{"item":"pen"}"#, "{\"item\":\"pen\"}\n", " \r\n\t{ \"item\" : \"pen\" } \n"] {
+            let Payload::One(order) = read(body.as_bytes()).unwrap().0 else { panic!("{body}") };
+            assert_eq!(order, Order { item: "pen".to_owned(), count: 0 }, "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_json_is_malformed() {
+        let cases: &[&[u8]] = &[
+            b"",
+            b" \n",
+            b"\xEF\xBB\xBF{\"item\":\"pen\"}",
+            b"{",
+            b"{\"item\":\"pen\"",
+            b"{\"item\":\"pen\",}",
+            b"{'item':'pen'}",
+            b"{\"item\":\"pen\"} x",
+            b"{\"item\":\"pen\"}{\"item\":\"pen\"}",
+            b"{\"item\":\"\xFF\"}",
+            b"{\"item\":\"a\0b\"}",
+            b"{\"item\":\"\\ud800\"}",
+            b"{\"item\":\"\\x\"}",
+            b"{\"item\":\"pen\",\"count\":01}",
+            b"\0",
+            b"pen",
+            b"[",
+            b"[{\"item\":\"pen\"},]",
+            b"[{\"item\":\"pen\"}] x",
+            b"\xEF\xBB\xBF[]",
+        ];
+        for body in cases {
+            assert_eq!(problem(body).code, Code::MALFORMED, "{}", String::from_utf8_lossy(body));
+        }
+        assert!(problem(b"").detail.contains("empty"));
+        assert!(problem(b"\xEF\xBB\xBF{}").detail.contains("byte order mark"));
+    }
+
+    #[test]
+    fn what_is_no_valid_payload_is_invalid_and_names_the_field() {
+        let cases = [
+            ("{}", "item"),
+            (r#"{"item":null}"#, "item"),
+            (r#"{"item":1}"#, "item"),
+            (r#"{"item":["pen"]}"#, "item"),
+            (r#"{"item":"pen","item":"pen"}"#, "item"),
+            (r#"{"item":"pen","colour":"red"}"#, "colour"),
+            (r#"{"item":"pen","Count":1}"#, "Count"),
+            (r#"{"item":"pen","count":1.0}"#, "count"),
+            (r#"{"item":"pen","count":1e0}"#, "count"),
+            (r#"{"item":"pen","count":"1"}"#, "count"),
+            (r#"{"item":"pen","count":-1}"#, "count"),
+            (r#"{"item":"pen","count":256}"#, "count"),
+            (r#"{"item":"pen","count":18446744073709551616}"#, "count"),
+        ];
+        for (body, field) in cases {
+            let problem = problem(body.as_bytes());
+            assert_eq!(problem.code, Code::INVALID, "{body}");
+            assert_eq!(problem.errors.len(), 1, "{body}");
+            assert_eq!(problem.errors[0].field, field, "{body}");
+            assert!(!problem.detail.contains("line"), "{}", problem.detail);
+        }
+    }
+
+    #[test]
+    fn json_that_is_no_object_is_invalid() {
+        for body in ["null", "1", "true", "\"{}\""] {
+            assert_eq!(problem(body.as_bytes()).code, Code::INVALID, "{body}");
+        }
+    }
+
+    #[test]
+    fn nesting_however_deep_is_refused_without_harm() {
+        let deep = |open: &str, close: &str| [open.repeat(30_000), close.repeat(30_000)].concat();
+        let value = format!(r#"{{"item":{}}}"#, deep("[", "]"));
+        assert_eq!(problem(value.as_bytes()).code, Code::INVALID);
+        assert_eq!(problem(deep("[", "]").as_bytes()).code, Code::INVALID);
+        let unclosed = "[".repeat(PAYLOAD_BYTES_MAX);
+        assert_eq!(problem(unclosed.as_bytes()).code, Code::MALFORMED);
+        let unclosed = r#"{"item":"#.repeat(8_000);
+        assert_eq!(problem(unclosed.as_bytes()).code, Code::INVALID);
+    }
+
+    #[test]
+    fn bodies_are_taken_up_to_their_limit() {
+        assert!(read(&padded(PAYLOAD_BYTES_MAX)).is_ok());
+        let large = problem(&padded(PAYLOAD_BYTES_MAX + 1));
+        assert_eq!(large.code, Code::INVALID);
+        assert!(large.detail.contains("65537 bytes, the limit is 65536"), "{}", large.detail);
+
+        let mut array = vec![b'['];
+        array.extend(padded(PAYLOAD_BYTES_MAX));
+        array.extend(b",");
+        array.extend(padded(PAYLOAD_BYTES_MAX + 1));
+        array.extend(b"]");
+        let Payload::Many(items) = read(&array).unwrap().0 else { panic!("not an array") };
+        assert!(items[0].is_ok());
+        assert_eq!(items[1].as_ref().unwrap_err().detail, large.detail);
+
+        array.resize(ARRAY_BYTES_MAX, b' ');
+        assert!(read(&array).is_ok());
+        array.push(b' ');
+        assert_eq!(problem(&array).code, Code::INVALID);
+    }
+
+    #[test]
+    fn arrays_have_one_to_a_thousand_items_and_are_not_nested() {
+        let array = |count: usize| format!("[{}]", vec![r#"{"item":"pen"}"#; count].join(","));
+        assert_eq!(items(&array(1)).len(), 1);
+        assert_eq!(items(&array(ARRAY_ITEMS_MAX)).len(), ARRAY_ITEMS_MAX);
+        for body in ["[]", " [ ] ", &array(ARRAY_ITEMS_MAX + 1), r#"[{"item":"pen"}, [{"item":"pen"}]]"#] {
+            assert_eq!(problem(body.as_bytes()).code, Code::INVALID);
+        }
+    }
+
+    #[test]
+    fn items_are_refused_one_by_one() {
+        let items = items(r#"[{"item":"pen"}, {"count":1}, null, "pen", {"item":"\ud800"} ]"#);
+        let codes: Vec<_> = items
+            .iter()
+            .map(|item| item.as_ref().map_or_else(|problem| problem.code.name, |_| "fine"))
+            .collect();
+        assert_eq!(codes, ["fine", "invalid", "invalid", "invalid", "malformed"]);
+        assert_eq!(items[1].as_ref().unwrap_err().errors[0].field, "item");
+    }
+
+    #[test]
+    fn the_fingerprint_is_of_the_content_and_not_of_its_spelling() {
+        let print = |body: &str| read(body.as_bytes()).unwrap().1;
+        let plain = print(r#"{"item":"pen"}"#);
+        for same in [r#" {"count": 0, "item" : "pen"}"#, r#"{"item":"p\u0065n"}"#] {
+            assert_eq!(print(same), plain, "{same}");
+        }
+        let others = [
+            r#"{"item":"pen","count":1}"#,
+            r#"[{"item":"pen"}]"#,
+            r#"[{"item":"pen"},{"item":"pen"}]"#,
+            r#"[{"item":"pen"},{"item":"ink"}]"#,
+            r#"[{"item":"ink"},{"item":"pen"}]"#,
+            r#"[{"item":"pen"},1]"#,
+            r#"[{"item":"pen"},2]"#,
+        ];
+        let prints: Vec<_> = others.iter().map(|other| print(other)).chain([plain]).collect();
+        for (index, one) in prints.iter().enumerate() {
+            assert!(!prints[..index].contains(one), "{:?}", others.get(index));
+        }
+        assert_ne!(decode(&Shop, "cancel", br#"{"item":"pen"}"#).unwrap().1, plain);
+        assert_eq!(
+            print(r#"[{"item":"pen"},{"item":"ink"}]"#),
+            print(r#"[{"item":"pen","count":0}, {"item":"ink"} ]"#)
+        );
+    }
+}

@@ -1,6 +1,6 @@
 //! A user, and the values it is made of: valid by construction.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use email_address::EmailAddress;
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -29,6 +29,28 @@ pub enum Status {
     Silver,
     /// Above 100 points.
     Gold,
+}
+
+impl Status {
+    /// The status as stores and replies write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bronze => "Bronze",
+            Self::Silver => "Silver",
+            Self::Gold => "Gold",
+        }
+    }
+}
+
+impl FromStr for Status {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Bronze, Self::Silver, Self::Gold]
+            .into_iter()
+            .find(|status| status.as_str() == text)
+            .ok_or_else(|| format!("there is no status {text:?}"))
+    }
 }
 
 /// 1–64 of `[A-Za-z0-9._-]`, beginning with a letter or digit.
@@ -91,8 +113,15 @@ impl TryFrom<String> for Email {
     }
 }
 
-macro_rules! deserialize_by_try_from_string {
+macro_rules! text_values {
     ($($name:ident),*) => {$(
+        impl $name {
+            /// Takes a text that was valid when it was stored: a rule made stricter since must not make users
+            /// unreadable.
+            pub(in crate::users) fn stored(text: String) -> Self {
+                Self(text)
+            }
+        }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 Self::try_from(String::deserialize(deserializer)?).map_err(de::Error::custom)
@@ -105,7 +134,7 @@ macro_rules! deserialize_by_try_from_string {
         }
     )*};
 }
-deserialize_by_try_from_string!(Username, Email);
+text_values!(Username, Email);
 
 /// A balance of 0 … 2^53−1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -227,6 +256,15 @@ mod tests {
         for bad in ["-1", "9007199254740992", "18446744073709551616", "1.0", "1e3", "\"1\"", "null", "true"] {
             assert!(serde_json::from_str::<Points>(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_status_is_stored_under_the_name_that_replies_show() {
+        for status in [Status::Bronze, Status::Silver, Status::Gold] {
+            assert_eq!(status.as_str().parse(), Ok(status));
+            assert_eq!(serde_json::to_value(status).unwrap(), status.as_str());
+        }
+        assert!("bronze".parse::<Status>().is_err());
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! The users that a batch touches, and what became of them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::{
     commands::{Command, list::List},
     model::{User, Username},
 };
-use crate::service::{Problem, batch::State};
+use crate::service::{Access, Payload, Problem, Request, batch::State};
 
 /// What a store has to load before a batch can be run.
 #[derive(Debug, Default)]
@@ -14,20 +14,34 @@ pub struct Wanted<'a> {
     /// Users by name, sorted, so that stores lock them in one order.
     pub usernames: BTreeSet<&'a Username>,
     /// Pages of users by username.
-    pub pages: Vec<&'a List>,
+    pub pages: HashSet<&'a List>,
+    /// Inbox rows, `(command, message id)`; reads have none.
+    pub replies: BTreeSet<(&'static str, &'a str)>,
 }
 
 impl<'a> Wanted<'a> {
-    /// What the commands name.
-    pub fn by(commands: impl Iterator<Item = &'a Command>) -> Self {
+    /// What the requests name.
+    pub fn by(requests: &'a [Request<Command>]) -> Self {
         let mut wanted = Self::default();
-        for command in commands {
-            match command {
-                Command::List(list) => wanted.pages.push(list),
-                command => wanted.usernames.extend(command.username()),
+        for request in requests {
+            if let (Access::Write, Some(id)) = (request.command.access, &request.id) {
+                wanted.replies.insert((request.command.name, id));
+            }
+            match &request.payload {
+                Payload::One(command) => wanted.add(command),
+                Payload::Many(items) => items.iter().flatten().for_each(|command| wanted.add(command)),
             }
         }
         wanted
+    }
+
+    fn add(&mut self, command: &'a Command) {
+        match command {
+            Command::List(list) => {
+                self.pages.insert(list);
+            }
+            command => self.usernames.extend(command.username()),
+        }
     }
 }
 
@@ -75,9 +89,9 @@ impl WorkingSet {
         page.into_values().take(usize::from(list.limit.get()) + 1).collect()
     }
 
-    /// The users that differ from what the store holds since the mark, sorted by name, and each once.
-    pub fn changed(&self, mark: usize) -> impl Iterator<Item = &User> {
-        let names: BTreeSet<&Username> = self.journal[mark..].iter().map(|(username, _)| username).collect();
+    /// The users that may differ from what the store holds, sorted by name, and each once.
+    pub fn changed(&self) -> impl Iterator<Item = &User> {
+        let names: BTreeSet<&Username> = self.journal.iter().map(|(username, _)| username).collect();
         names.into_iter().filter_map(|username| self.users.get(username))
     }
 }

@@ -13,7 +13,7 @@ use super::commands::Command;
 use crate::{
     backoff::Backoff,
     clock::unix_ms,
-    service::{Reply, Request, Unavailable, inbox::RETENTION},
+    service::{Reply, Request, Unavailable, batch, inbox::RETENTION},
 };
 
 /// Applies batches, each in one transaction; the contract is that of [`crate::service::Service`].
@@ -61,9 +61,16 @@ pub enum OpenError {
 pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Store>, OpenError> {
     match url.split_once(':') {
         Some(("sqlite", path)) => {
-            let path = path.strip_prefix("//").unwrap_or(path).to_owned();
+            let path = path.strip_prefix("//").unwrap_or(path);
+            if path.is_empty() || path == ":memory:" || path.contains('?') {
+                return Err(OpenError::Refused(
+                    "DATABASE_URL names no file; for SQLite it is sqlite:/path/to/users.db, without parameters"
+                        .to_owned(),
+                ));
+            }
             Ok(Arc::new(sqlite::SqliteStore::open(path.into(), options).await?))
         }
+        // The URL itself may hold a password.
         _ => Err(OpenError::Refused(
             "DATABASE_URL names no known store; it looks like sqlite:/path/to/users.db".to_owned(),
         )),
@@ -97,4 +104,14 @@ pub fn describe(url: &str) -> String {
         }
         _ => url.to_owned(),
     }
+}
+
+/// The reply to a request whose effect the database refused. Nothing of it took effect; the reason is logged, as it
+/// may tell more about the database than a caller should know.
+fn refused(request: &Request<Command>, reason: &dyn std::error::Error) -> Reply {
+    let (command, id) = (request.command.name, request.id.as_deref());
+    tracing::error!(command, message_id = id, %reason, "the database refused what a command would have written");
+    batch::internal(
+        "the database refused the command; nothing of it took effect, and the message was set aside",
+    )
 }

@@ -1,5 +1,7 @@
 //! What tests share: a virtual host of their own, toy services, workers, and waiting without sleeping.
 
+pub mod ask;
+pub mod database;
 pub mod toys;
 pub mod vhost;
 

@@ -145,11 +145,14 @@ impl Service for Toys {
         self.ready().await?;
         let mut stored = self.memory.state.lock().unwrap();
         let mut working = Working { total: stored.total, journal: Vec::new() };
-        let mut inbox = Inbox::new(stored.inbox.clone());
+        let mut inbox = Inbox::default();
+        for ((command, id), row) in &stored.inbox {
+            inbox.add(command, id, row.clone());
+        }
         let replies = batch::run(&batch, &mut working, &mut inbox, unix_ms(), RETENTION);
         stored.effects += working.journal.len();
         stored.total = working.total;
-        let fresh: Vec<_> = inbox.fresh(0).map(|(key, row)| (key.clone(), row.clone())).collect();
+        let fresh: Vec<_> = inbox.fresh().map(|(key, row)| (key.clone(), row.clone())).collect();
         stored.inbox.extend(fresh);
         Ok(replies)
     }

@@ -1,0 +1,174 @@
+//! The schema and its versions.
+//!
+//! A migration first widens the schema (expand), so that workers one version older keep working beside newer ones;
+//! only a later one takes away what they needed (contract), and raises `oldest_worker` in `schema_compatibility`.
+
+use std::{error::Error, path::Path};
+
+use refinery::{Migration, Runner};
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::users::store::{OpenError, sqlite::connection::failed};
+
+/// Stands in the header of our databases; see the first migration.
+pub(super) const APPLICATION_ID: i64 = 0x5262_7479;
+
+const ALL: &[(&str, &str)] = &[("V1__users_and_inbox", include_str!("V1__users_and_inbox.sql"))];
+
+/// The table of the migrations that were applied.
+pub(super) const HISTORY: &str = "refinery_schema_history";
+
+/// Applies the migrations that are missing. To be called under the write lock, as several workers may start at once.
+///
+/// # Errors
+/// Refused, if the database's schema is newer than this program and does not admit it, or has another history.
+pub(super) fn apply(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    apply_all(connection, path, ALL)
+}
+
+fn apply_all(connection: &mut Connection, path: &Path, all: &[(&str, &str)]) -> Result<(), OpenError> {
+    let known = parse(all, path)?;
+    let newest_known = known.iter().map(Migration::version).max().unwrap_or_default();
+    let standing = Standing::of(connection).map_err(|error| failed("read the schema of", path, &error))?;
+    if standing.version <= i64::from(newest_known) {
+        return Runner::new(&known).run(connection).map(drop).map_err(|error| explained(path, &error));
+    }
+    let applied = Runner::new(&known).get_applied_migrations(connection);
+    let applied = applied.map_err(|error| explained(path, &error))?;
+    if let Some(other) = known.iter().find(|migration| !applied.contains(migration)) {
+        return Err(OpenError::Refused(format!(
+            "{}: {other} was applied with another content",
+            path.display()
+        )));
+    }
+    if standing.oldest_worker > i64::from(newest_known) {
+        return Err(OpenError::Refused(format!(
+            "{} has schema version {}, and programs that know none from version {} on must not use it; this one \
+             knows version {newest_known}: use a newer program",
+            path.display(),
+            standing.version,
+            standing.oldest_worker
+        )));
+    }
+    tracing::info!(
+        path = %path.display(), schema = standing.version, known = newest_known,
+        "the database's schema is newer than this program, and admits it"
+    );
+    Ok(())
+}
+
+/// The newest migration that was applied, and the oldest one that a worker may stop at.
+struct Standing {
+    version: i64,
+    oldest_worker: i64,
+}
+
+impl Standing {
+    fn of(connection: &Connection) -> rusqlite::Result<Self> {
+        let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).optional();
+        if number(&format!("SELECT 1 FROM sqlite_schema WHERE name = '{HISTORY}'"))?.is_none() {
+            return Ok(Self { version: 0, oldest_worker: 0 });
+        }
+        let version = number(&format!("SELECT max(version) FROM {HISTORY}"))?.flatten().unwrap_or_default();
+        // A start that was cut off may have left the history without the first migration.
+        let oldest_worker = match version {
+            0 => 0,
+            _ => number("SELECT oldest_worker FROM schema_compatibility")?.flatten().unwrap_or(version),
+        };
+        Ok(Self { version, oldest_worker })
+    }
+}
+
+fn parse(all: &[(&str, &str)], path: &Path) -> Result<Vec<Migration>, OpenError> {
+    let parsed = all.iter().map(|(name, sql)| Migration::unapplied(name, sql));
+    parsed.collect::<Result<_, _>>().map_err(|error| explained(path, &error))
+}
+
+/// A database that is busy or full may do later; anything else needs somebody.
+fn explained(path: &Path, error: &refinery::Error) -> OpenError {
+    let from_sqlite = match error.kind() {
+        refinery::error::Kind::Connection(_, source) => source.downcast_ref::<rusqlite::Error>(),
+        _ => None,
+    };
+    if let Some(error) = from_sqlite {
+        return failed("migrate", path, error);
+    }
+    let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
+    OpenError::Refused(format!(
+        "cannot migrate {}: {error}{source}; it was made by another build of this program: use that one, or another path",
+        path.display()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WIDENED: (&str, &str) = ("V2__widened", "ALTER TABLE users ADD COLUMN note TEXT;");
+    const NARROWED: (&str, &str) = (
+        "V3__narrowed",
+        "ALTER TABLE users DROP COLUMN note; UPDATE schema_compatibility SET oldest_worker = 3;",
+    );
+
+    fn try_open(connection: &mut Connection, migrations: &[(&str, &str)]) -> Result<(), String> {
+        apply_all(connection, Path::new("/users.db"), migrations).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn migrations_are_applied_once_and_in_order() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        try_open(&mut connection, ALL).unwrap();
+        try_open(&mut connection, &[ALL[0], WIDENED]).unwrap();
+        try_open(&mut connection, &[ALL[0], WIDENED]).unwrap();
+        connection.execute("INSERT INTO users VALUES ('a', 'a@b.c', 0, 'Bronze', 'widened')", []).unwrap();
+        let id: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0)).unwrap();
+        assert_eq!(id, APPLICATION_ID);
+    }
+
+    #[test]
+    fn a_newer_schema_is_accepted_until_it_says_otherwise() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        try_open(&mut connection, &[ALL[0], WIDENED]).unwrap();
+        try_open(&mut connection, ALL).unwrap();
+        try_open(&mut connection, &[ALL[0], WIDENED, NARROWED]).unwrap();
+        let refusal = try_open(&mut connection, ALL).unwrap_err();
+        assert!(refusal.contains("schema version 3") && refusal.contains("knows version 1"), "{refusal}");
+        assert!(try_open(&mut connection, &[ALL[0], WIDENED]).is_err());
+    }
+
+    #[test]
+    fn a_migration_that_was_changed_afterwards_is_refused() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        try_open(&mut connection, &[ALL[0], WIDENED]).unwrap();
+        let other = ("V2__widened", "ALTER TABLE users ADD COLUMN remark TEXT;");
+        let refusal = try_open(&mut connection, &[ALL[0], other]).unwrap_err();
+        assert!(refusal.contains("made by another build"), "{refusal}");
+        let changed = ("V1__users_and_inbox", "CREATE TABLE users (username TEXT);");
+        let refusal = try_open(&mut connection, &[changed]).unwrap_err();
+        assert!(refusal.contains("another content"), "{refusal}");
+    }
+
+    #[test]
+    fn a_start_that_was_cut_off_is_made_good() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(&format!("CREATE TABLE {HISTORY} (version int4 PRIMARY KEY, name VARCHAR(255), applied_on VARCHAR(255), checksum VARCHAR(255));")).unwrap();
+        try_open(&mut connection, ALL).unwrap();
+    }
+
+    #[test]
+    fn the_schema_itself_refuses_what_no_command_may_write() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        try_open(&mut connection, ALL).unwrap();
+        for values in [
+            "('', 'a@b.c', 0, 'Bronze')",
+            "('a', 'a@b.c', -1, 'Bronze')",
+            "('a', 'a@b.c', 9007199254740992, 'Bronze')",
+            "('a', 'a@b.c', 0, 'Platinum')",
+            "('a', NULL, 0, 'Bronze')",
+        ] {
+            let insert = format!("INSERT INTO users VALUES {values}");
+            assert!(connection.execute(&insert, []).is_err(), "{values}");
+        }
+        connection.execute("INSERT INTO users VALUES ('a', 'a@b.c', 0, 'Bronze')", []).unwrap();
+    }
+}

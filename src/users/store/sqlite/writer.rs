@@ -1,0 +1,135 @@
+//! The one thread of this process that writes.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::{
+    connection::{BUSY_TIMEOUT, open_for_writing},
+    lane::Work,
+    place::{Place, failed},
+    purge::Purge,
+    session::Session,
+    transaction,
+    write_lock::{Wait, WriteLock},
+};
+use crate::{
+    service::{Reply, Request, Unavailable},
+    users::{
+        commands::Command,
+        store::{OpenError, Options},
+    },
+};
+
+/// A write-ahead log larger than this is cut back. Checkpoints keep it at some 8 MiB unless readers are always about.
+const WAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How often its size is looked at.
+const WAL_CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// How long cutting it back may wait for readers, while the writers queue.
+const WAL_CUT_TIMEOUT: Duration = Duration::from_millis(100);
+
+pub(super) struct Writer {
+    session: Session,
+    lock: WriteLock,
+    options: Options,
+    purge: Purge,
+    next_wal_check: Instant,
+}
+
+impl Writer {
+    /// Opens the database, or makes it. Blocks while another process writes; `wait` tells others so.
+    pub(super) fn open(path: &Path, options: Options, wait: Arc<Wait>) -> Result<(Self, Place), OpenError> {
+        let place = Place::prepare(path)?;
+        let lock = WriteLock::open(place.path(), wait)
+            .map_err(|error| failed("open the lock files of", place.path(), &error))?;
+        let held = lock.acquire().map_err(|error| failed("lock", place.path(), &error))?;
+        place.create()?;
+        let session = Session::begin(place.clone(), open_for_writing)?;
+        drop(held);
+        let now = Instant::now();
+        let purge = Purge::new(options.retention, (options.clock)(), now);
+        Ok((Self { session, lock, options, purge, next_wal_check: now + WAL_CHECK_INTERVAL }, place))
+    }
+
+    fn purge(&mut self) -> Result<usize, Unavailable> {
+        let _held = self.lock.acquire().map_err(|error| self.session.unavailable(&error.to_string()))?;
+        let (purge, wall) = (&mut self.purge, (self.options.clock)());
+        self.session.with("forget old replies", |connection| purge.step(connection, wall))
+    }
+
+    fn check_wal(&mut self) -> Result<(), Unavailable> {
+        self.next_wal_check = Instant::now() + WAL_CHECK_INTERVAL;
+        if self.session.wal_bytes() <= WAL_BYTES_MAX {
+            return Ok(());
+        }
+        let _held = self.lock.acquire().map_err(|error| self.session.unavailable(&error.to_string()))?;
+        self.session.with("cut back the write-ahead log", cut_wal)
+    }
+}
+
+impl Work for Writer {
+    fn answer(&mut self, batch: &[Request<Command>]) -> Result<Vec<Reply>, Unavailable> {
+        let _held = self.lock.acquire().map_err(|error| self.session.unavailable(&error.to_string()))?;
+        let options = &self.options;
+        self.session.with("write", |connection| {
+            transaction::run(connection, TransactionBehavior::Immediate, batch, options)
+        })
+    }
+
+    fn reset(&mut self) {
+        self.session.close();
+    }
+
+    fn next_chore(&self) -> Option<Instant> {
+        Some(self.purge.next().min(self.next_wal_check))
+    }
+
+    fn do_chores(&mut self) {
+        let now = Instant::now();
+        let purged = if self.purge.next() <= now { self.purge().map(drop) } else { Ok(()) };
+        let checked = if self.next_wal_check <= now { self.check_wal() } else { Ok(()) };
+        for error in [purged, checked].into_iter().filter_map(Result::err) {
+            tracing::warn!(%error, "the database could not be tidied; it will be tried again");
+        }
+    }
+}
+
+/// Moves the log into the database and cuts it to nothing, unless readers need it for too long.
+fn cut_wal(connection: &mut Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(WAL_CUT_TIMEOUT)?;
+    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    tracing::debug!(busy, "cut back the write-ahead log");
+    connection.busy_timeout(BUSY_TIMEOUT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_log_is_cut_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut writer, place) =
+            Writer::open(&dir.path().join("users.db"), Options::default(), Arc::default()).unwrap();
+        let fill = |connection: &mut Connection| {
+            connection.execute_batch("PRAGMA wal_autocheckpoint = 0; CREATE TABLE filler (bytes BLOB)")?;
+            connection
+                .execute(
+                    "INSERT INTO filler VALUES (zeroblob(?))",
+                    [i64::try_from(2 * WAL_BYTES_MAX).unwrap()],
+                )
+                .map(drop)
+        };
+        writer.session.with("fill", fill).unwrap();
+        assert!(place.wal_bytes() > WAL_BYTES_MAX);
+        assert!(writer.next_chore().unwrap() <= writer.next_wal_check);
+        writer.next_wal_check = Instant::now();
+        writer.do_chores();
+        assert_eq!(place.wal_bytes(), 0);
+        assert!(writer.next_wal_check > Instant::now());
+    }
+}
