@@ -3,6 +3,8 @@
 mod failure;
 mod output;
 mod send;
+mod status;
+mod topology;
 
 use std::time::Duration;
 
@@ -19,6 +21,8 @@ use crate::{
 pub use failure::Failure;
 use output::Format;
 use send::{SendArgs, UserCommand};
+use status::StatusArgs;
+use topology::TopologyArgs;
 
 /// Sends users commands over RabbitMQ and shows the replies.
 #[derive(Debug, Parser)]
@@ -42,6 +46,10 @@ enum Action {
     User(UserCommand),
     /// Send a command as JSON; `-` reads one command a line from standard input
     Send(SendArgs),
+    /// Show the queues, the dead letters, the workers and the broker
+    Status(StatusArgs),
+    /// The exchanges, queues, bindings and policies that the service needs
+    Topology(TopologyArgs),
     /// Print a script that completes commands and flags in a shell
     Completions {
         /// For which shell
@@ -71,6 +79,8 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "rabbitry", &mut std::io::stdout());
             Ok(())
         }
+        Action::Status(args) => status::run(&cli.broker, args, format).await,
+        Action::Topology(args) => topology::run(&cli.broker, args, format).await,
         Action::User(command) => {
             let producer = Producer::connect(&cli.broker, cli.timeout).await?;
             send::run_one(producer, command.into_command(), format).await
