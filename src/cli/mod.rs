@@ -1,5 +1,6 @@
 //! `rabbitry`: the producer of users commands, and the operator's tools.
 
+mod dead_letters;
 mod failure;
 mod output;
 mod send;
@@ -18,6 +19,7 @@ use crate::{
     },
     config::BrokerArgs,
 };
+use dead_letters::DeadLetters;
 pub use failure::Failure;
 use output::Format;
 use send::{SendArgs, UserCommand};
@@ -48,6 +50,9 @@ enum Action {
     Send(SendArgs),
     /// Show the queues, the dead letters, the workers and the broker
     Status(StatusArgs),
+    /// What was set aside: look at it, send it again, drop it
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
     /// The exchanges, queues, bindings and policies that the service needs
     Topology(TopologyArgs),
     /// Print a script that completes commands and flags in a shell
@@ -80,6 +85,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
             Ok(())
         }
         Action::Status(args) => status::run(&cli.broker, args, format).await,
+        Action::DeadLetters(action) => dead_letters::run(&cli.broker, action, cli.timeout, format).await,
         Action::Topology(args) => topology::run(&cli.broker, args, format).await,
         Action::User(command) => {
             let producer = Producer::connect(&cli.broker, cli.timeout).await?;
