@@ -57,3 +57,11 @@ pub const SUSPECT_DELIVERY_COUNT: i64 = 2;
 pub const QUARANTINE_SUCCESSES: u32 = 32;
 /// Time without a delivery after which a queue is consumed at full speed again.
 pub const QUARANTINE_IDLE: Duration = Duration::from_secs(2);
+/// Time for one request to the broker's management API.
+pub const MANAGEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Largest answer of the management API that is read, in bytes.
+pub const MANAGEMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Dead letters that are looked at, unless the command line says otherwise: all of them are held at the broker.
+pub const DEAD_LETTERS_LOOKED_AT: u32 = 1000;
+/// Dead letters that are sent again without a confirm at a time.
+pub const REQUEUE_WINDOW: usize = 64;

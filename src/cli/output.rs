@@ -80,3 +80,8 @@ pub(super) fn table(header: &[&str]) -> Table {
     }
     table
 }
+
+/// Text that somebody else wrote, fit for a terminal: what could steer it is replaced.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
