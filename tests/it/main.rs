@@ -3,5 +3,6 @@
 
 mod batching;
 mod engine;
+mod pressure;
 mod store_contract;
 mod support;
