@@ -3,6 +3,7 @@
 
 mod batching;
 mod engine;
+mod import;
 mod pressure;
 mod store_contract;
 mod support;
