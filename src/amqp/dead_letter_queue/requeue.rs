@@ -258,7 +258,7 @@ pub async fn requeue(
 
 /// `false` if some were not taken.
 async fn flush(
-    queue: &DeadLetterQueue,
+    queue: &mut DeadLetterQueue,
     publisher: &Publisher,
     window: &mut Vec<(Outgoing, Letter)>,
     sent: &mut Vec<Sent>,
@@ -267,7 +267,7 @@ async fn flush(
     let all = results.iter().all(Result::is_ok);
     for ((copy, letter), result) in window.drain(..).zip(results) {
         if result.is_ok() {
-            queue.remove(letter.held()).await?;
+            queue.remove(letter.held).await?;
         }
         sent.push(Sent::new(&letter, result.err(), copy.changes));
     }

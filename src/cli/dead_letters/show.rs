@@ -149,7 +149,7 @@ fn value(value: &AMQPValue) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::amqp::text;
+    use crate::amqp::{dead_letter_queue::Held, text};
 
     fn letter(body: &[u8]) -> Letter {
         let mut headers = FieldTable::default();
@@ -160,7 +160,7 @@ mod tests {
             .with_message_id("m1".into())
             .with_timestamp(1_700_000_000)
             .with_headers(headers);
-        Letter::read("users", 1, properties, body.to_vec())
+        Letter::read("users", Held::default(), properties, body.to_vec())
     }
 
     #[test]
