@@ -59,7 +59,7 @@ pub(super) fn detailed(letter: &Letter) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &Value| {
         let value = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
-        text.push_str(&format!("{:<18}{}\n", printable(name), printable(&value)));
+        text.push_str(&format!("{:<25} {}\n", printable(name), printable(&value)));
     };
     for name in ["id", "time", "command", "queue", "reason", "detail", "bytes"] {
         if !all[name].is_null() {
