@@ -3,6 +3,7 @@
 
 mod batching;
 mod engine;
+mod operator;
 mod pressure;
 mod store_contract;
 mod support;
