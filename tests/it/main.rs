@@ -4,6 +4,7 @@
 mod batching;
 mod engine;
 mod import;
+mod operator;
 mod pressure;
 mod store_contract;
 mod support;

@@ -58,15 +58,15 @@ async fn twice_the_load_fills_a_bounded_queue_slows_producers_down_and_loses_not
         if n % 50 == 0 {
             deepest.fetch_max(vhost.ready("toys.add").await, Ordering::SeqCst);
         }
-        let client = client.clone();
+        let caller = client.clone();
         calls.push(tokio::spawn(async move {
             let command = Command::new("add", r#"{"n":1}"#);
-            let first = client.call(&command, Duration::from_secs(2)).await;
+            let first = caller.call(&command, Duration::from_secs(2)).await;
             let refused = matches!(first, Err(CallError::Refused(_)));
             // Who was told that the outcome is not known, or to try again, does so with the same id.
             let last = match first {
                 Ok(answer) => Ok(answer),
-                Err(_) => client.call(&command, PATIENT).await,
+                Err(_) => caller.call(&command, PATIENT).await,
             };
             (refused, last)
         }));
@@ -126,7 +126,7 @@ async fn a_flood_of_one_command_starves_no_other() {
     let create = |n: u32| json!({"username": format!("u{n}"), "email": "u@example.com"}).to_string();
     let get = |_: u32| json!({"username": "ann"}).to_string();
     for (flooding, payload, others) in [
-        ("create", &create as &(dyn Fn(u32) -> String), ["get", "promote"]),
+        ("create", &create as &dyn Fn(u32) -> String, ["get", "promote"]),
         ("get", &get, ["promote", "list"]),
     ] {
         let stop = AtomicBool::new(false);
