@@ -109,6 +109,14 @@ fn unwritable(file: &Path, error: &io::Error) -> Failure {
     Failure::new(exit::INTERNAL, format!("cannot write the export to {name}: {error}"))
 }
 
+/// What failed below the csv crate, whose own conversion hides what kind of failure it was.
+fn plain(error: csv::Error) -> io::Error {
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        other => io::Error::other(format!("{other:?}")),
+    }
+}
+
 /// Where an export goes.
 enum Output {
     Standard,
@@ -176,7 +184,7 @@ impl Writer {
             FileFormat::Csv => {
                 // The header is there also if there is no user.
                 let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(output);
-                writer.write_record(["username", "email", "points", "status"])?;
+                writer.write_record(["username", "email", "points", "status"]).map_err(plain)?;
                 Ok(Self::Csv(Box::new(writer)))
             }
         }
@@ -185,7 +193,7 @@ impl Writer {
     fn write(&mut self, users: &[User]) -> io::Result<()> {
         for user in users {
             match self {
-                Self::Csv(writer) => writer.serialize(user)?,
+                Self::Csv(writer) => writer.serialize(user).map_err(plain)?,
                 Self::Ndjson(writer) => {
                     serde_json::to_writer(&mut *writer, user)?;
                     writer.write_all(b"\n")?;

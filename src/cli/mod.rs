@@ -62,9 +62,7 @@ enum Action {
     DeadLetters(DeadLetters),
     /// The exchanges, queues, bindings and policies that the service needs
     Topology(TopologyArgs),
-    /// Create the users of a CSV or NDJSON file
     Import(ImportArgs),
-    /// Write all users to a CSV or NDJSON file
     Export(ExportArgs),
     /// Print a script that completes commands and flags in a shell
     Completions {

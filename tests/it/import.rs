@@ -226,6 +226,11 @@ async fn what_is_exported_is_exactly_what_there_is_and_can_be_imported_again() {
         .collect();
     assert!(names.iter().eq(users.keys()));
 
+    let mut unread = stage.start(&["export"]);
+    drop(unread.stdout.take());
+    let unread = end(unread).await.with_code(0);
+    assert_eq!(unread.err, "", "a reader that has gone away is not an error");
+
     let other = Stage::set().await;
     let _other_worker = other.worker();
     fs::copy(stage.file("users.csv"), other.file("users.csv")).unwrap();

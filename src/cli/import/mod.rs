@@ -13,6 +13,7 @@ mod chunks;
 mod columns;
 mod csv_row;
 mod flight;
+mod input;
 mod lines;
 mod progress;
 mod refused;
@@ -20,36 +21,28 @@ mod rows;
 mod summary;
 
 use std::{
-    fs::{self, File},
+    fs,
     future::Future,
-    io::{self, BufRead, BufReader},
+    io,
     num::NonZeroUsize,
-    path::{Path, PathBuf},
+    path::PathBuf,
     pin::pin,
     time::{Duration, Instant},
 };
 
 use clap::Args;
+use indicatif::HumanCount;
 use tokio::{sync::mpsc, time::interval};
 
-use super::{
-    Failure, Producer,
-    files::{FileFormat, is_standard},
-    output::Format,
-    send::warn_if_nobody_consumes,
-};
+use super::{Failure, Producer, files::FileFormat, output::Format, send::warn_if_nobody_consumes};
 use crate::{exit, limits::IMPORT_IN_FLIGHT};
-use chunks::{Chunk, Chunks};
-use columns::Columns;
+use chunks::Chunk;
 use flight::{Answered, Flight, Sender, Unanswered};
-use lines::Lines;
+use input::Input;
 use progress::Progress;
 use refused::RefusedFile;
-use rows::{Form, Rows};
 use summary::Summary;
 
-/// Chunks that are read before there is room for them.
-const READ_AHEAD: usize = 4;
 /// How often the progress is looked at.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -96,7 +89,7 @@ pub(super) async fn run<C: Future<Output = Result<Producer, Failure>>>(
     connect: impl FnOnce() -> C,
     format: Format,
 ) -> Result<(), Failure> {
-    let input = Input::open(&args)?;
+    let input = Input::open(&args.file, args.format)?;
     let refused = create_refused_file(&args)?;
     let producer = connect().await?;
     for command in ["create", "promote"].into_iter().take(1 + usize::from(args.promote)) {
@@ -137,71 +130,6 @@ fn create_refused_file(args: &ImportArgs) -> Result<RefusedFile, Failure> {
         );
         Failure::new(exit::USAGE, message)
     })
-}
-
-/// A file whose header was read.
-struct Input {
-    rows: Rows<Box<dyn BufRead + Send>>,
-    size: Option<u64>,
-}
-
-impl Input {
-    fn open(args: &ImportArgs) -> Result<Self, Failure> {
-        let name = shown(&args.file);
-        let cannot = |error: io::Error| Failure::new(exit::USAGE, format!("cannot read {name}: {error}"));
-        let format = FileFormat::choose(args.format, &args.file)?;
-        let (reader, size): (Box<dyn BufRead + Send>, _) = if is_standard(&args.file) {
-            (Box::new(BufReader::new(io::stdin())), None)
-        } else {
-            let file = File::open(&args.file).map_err(cannot)?;
-            let metadata = file.metadata().map_err(cannot)?;
-            let size = metadata.is_file().then_some(metadata.len());
-            (Box::new(BufReader::new(file)), size)
-        };
-        let mut lines = Lines::new(reader);
-        let form = match format {
-            FileFormat::Ndjson => Form::Ndjson,
-            FileFormat::Csv => Form::Csv(read_header(&mut lines, &name, cannot)?),
-        };
-        Ok(Self { rows: Rows::new(lines, form), size })
-    }
-
-    /// Reads on a thread of its own.
-    fn read(self) -> mpsc::Receiver<io::Result<Chunk>> {
-        let (sender, receiver) = mpsc::channel(READ_AHEAD);
-        tokio::task::spawn_blocking(move || {
-            for chunk in Chunks::new(self.rows) {
-                let failed = chunk.is_err();
-                // Nobody listens any more when the import has ended early.
-                if sender.blocking_send(chunk).is_err() || failed {
-                    return;
-                }
-            }
-        });
-        receiver
-    }
-}
-
-fn read_header(
-    lines: &mut Lines<Box<dyn BufRead + Send>>,
-    name: &str,
-    cannot: impl Fn(io::Error) -> Failure,
-) -> Result<Columns, Failure> {
-    let refused = |what: String| Failure::new(exit::USAGE, format!("cannot import {name}: {what}"));
-    let header = lines.next().map_err(cannot)?;
-    let header =
-        header.ok_or_else(|| refused("it is empty; the first line of CSV names the columns".to_owned()))?;
-    let columns = Columns::read(header.text).map_err(refused)?;
-    let ignored = columns.ignored();
-    if !ignored.is_empty() {
-        let note = if ignored.contains(&"status") { " (a status is earned: --promote)" } else { "" };
-        eprintln!("rabbitry: ignoring in {name}: {}{note}", ignored.join(", "));
-    }
-    Ok(columns)
-}
-
-fn shown(file: &Path) -> String {
-    if is_standard(file) { "standard input".to_owned() } else { file.display().to_string() }
 }
 
 /// An import under way.
@@ -271,7 +199,8 @@ impl Import {
     fn interrupted(&self) -> Failure {
         let message = format!(
             "interrupted after {} rows; of those under way (up to line {}) the outcome is not known; run the same import again: what was done is not repeated",
-            self.summary.rows, self.last_line
+            HumanCount(self.summary.rows),
+            self.last_line
         );
         Failure::new(exit::INTERRUPTED, message)
     }
@@ -297,8 +226,9 @@ impl Import {
             return Ok(());
         }
         let message = format!(
-            "{refused} of {} rows were refused; they stand with their reasons in {}",
-            self.summary.rows,
+            "{} of {} rows were refused; they stand with their reasons in {}",
+            HumanCount(refused),
+            HumanCount(self.summary.rows),
             self.refused.path().display()
         );
         Err(Failure::new(exit::REFUSED, message))
