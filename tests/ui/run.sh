@@ -27,12 +27,8 @@ find_python() {
 
 have_all() { has chromium && has chromedriver && find_python >/dev/null; }
 
+root=()
 apt_get() {
-    local root=()
-    if ((EUID != 0)); then
-        has sudo || die "installing ${packages[*]} needs root or sudo"
-        if [[ -t 0 ]]; then root=(sudo); else root=(sudo -n); fi
-    fi
     ${root[@]+"${root[@]}"} env DEBIAN_FRONTEND=noninteractive \
         apt-get -qy -o DPkg::Lock::Timeout=300 -o Acquire::Retries=2 "$@"
 }
@@ -42,6 +38,10 @@ install_browser() {
     # shellcheck source=/dev/null
     [[ "$(. /etc/os-release 2>/dev/null && echo "${ID:-}")" == debian ]] ||
         die "install Chromium, ChromeDriver and Selenium 4 for Python (as chromium, chromedriver, python3 on the PATH)"
+    if ((EUID != 0)); then
+        has sudo || die "installing ${packages[*]} needs root or sudo"
+        if [[ -t 0 ]]; then root=(sudo); else root=(sudo -n); fi
+    fi
     echo "installing ${packages[*]} with apt-get, its log is $out/install.log"
     {
         # An update does not wait for another one to end. If none succeeds, the lists that are there may still do.
