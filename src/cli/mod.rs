@@ -3,6 +3,7 @@
 mod failure;
 mod output;
 mod send;
+mod store;
 
 use std::time::Duration;
 
@@ -19,19 +20,20 @@ use crate::{
 pub use failure::Failure;
 use output::Format;
 use send::{SendArgs, UserCommand};
+use store::StoreCommand;
 
 /// Sends users commands over RabbitMQ and shows the replies.
 #[derive(Debug, Parser)]
 #[command(name = "rabbitry", version, max_term_width = 100)]
 pub struct Cli {
-    #[command(flatten)]
-    broker: BrokerArgs,
     /// Print JSON, as is done when the output is piped
     #[arg(long, global = true)]
     json: bool,
     /// Seconds until the outcome must be known; the command is not executed later
     #[arg(long, global = true, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
     timeout: Duration,
+    #[command(flatten)]
+    broker: BrokerArgs,
     #[command(subcommand)]
     action: Action,
 }
@@ -42,6 +44,8 @@ enum Action {
     User(UserCommand),
     /// Send a command as JSON; `-` reads one command a line from standard input
     Send(SendArgs),
+    /// Copy the store into a file, or check that one is whole
+    Store(StoreCommand),
     /// Print a script that completes commands and flags in a shell
     Completions {
         /// For which shell
@@ -71,6 +75,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "rabbitry", &mut std::io::stdout());
             Ok(())
         }
+        Action::Store(command) => store::run(command, format).await,
         Action::User(command) => {
             let producer = Producer::connect(&cli.broker, cli.timeout).await?;
             send::run_one(producer, command.into_command(), format).await
@@ -94,5 +99,23 @@ impl Producer {
         let name = format!("rabbitry {}", process_name());
         let client = Client::connect(url, "users", &name).await?;
         Ok(Self { client, timeout })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_global_flags_are_taken_before_and_after_every_command() {
+        Cli::command().debug_assert();
+        let lines: [&[&str]; 4] = [&["get", "ann"], &["send", "get", "{}"], &["store", "check"], &["list"]];
+        for line in lines {
+            let global = ["--json", "--timeout", "3"];
+            for line in [[&global[..], line].concat(), [line, &global[..]].concat()] {
+                let cli = Cli::try_parse_from([&["rabbitry"], &line[..]].concat()).unwrap();
+                assert!(cli.json && cli.timeout == Duration::from_secs(3), "{line:?}");
+            }
+        }
     }
 }

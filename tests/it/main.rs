@@ -3,5 +3,6 @@
 
 mod batching;
 mod engine;
+mod store_commands;
 mod store_contract;
 mod support;
