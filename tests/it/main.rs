@@ -3,6 +3,8 @@
 
 mod batching;
 mod engine;
+mod readme;
 mod store_commands;
 mod store_contract;
 mod support;
+mod tidy;
