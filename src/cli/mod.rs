@@ -1,9 +1,12 @@
 //! `rabbitry`: the producer of users commands, and the operator's tools.
 
+mod dead_letters;
 mod failure;
 mod output;
 mod send;
+mod status;
 mod store;
+mod topology;
 
 use std::time::Duration;
 
@@ -17,10 +20,13 @@ use crate::{
     },
     config::BrokerArgs,
 };
+use dead_letters::DeadLetters;
 pub use failure::Failure;
 use output::Format;
 use send::{SendArgs, UserCommand};
+use status::StatusArgs;
 use store::StoreCommand;
+use topology::TopologyArgs;
 
 /// Sends users commands over RabbitMQ and shows the replies.
 #[derive(Debug, Parser)]
@@ -46,6 +52,13 @@ enum Action {
     Send(SendArgs),
     /// Copy the store into a file, or check that one is whole
     Store(StoreCommand),
+    /// Show the queues, the dead letters, the workers and the broker
+    Status(StatusArgs),
+    /// What was set aside: look at it, send it again, drop it
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
+    /// The exchanges, queues, bindings and policies that the service needs
+    Topology(TopologyArgs),
     /// Print a script that completes commands and flags in a shell
     Completions {
         /// For which shell
@@ -76,6 +89,9 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
             Ok(())
         }
         Action::Store(command) => store::run(command, format).await,
+        Action::Status(args) => status::run(&cli.broker, args, format).await,
+        Action::DeadLetters(action) => dead_letters::run(&cli.broker, action, cli.timeout, format).await,
+        Action::Topology(args) => topology::run(&cli.broker, args, format).await,
         Action::User(command) => {
             let producer = Producer::connect(&cli.broker, cli.timeout).await?;
             send::run_one(producer, command.into_command(), format).await
@@ -107,8 +123,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_global_flags_are_taken_before_and_after_every_command() {
+    fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_global_flags_are_taken_before_and_after_every_command() {
         let lines: [&[&str]; 4] = [&["get", "ann"], &["send", "get", "{}"], &["store", "check"], &["list"]];
         for line in lines {
             let global = ["--json", "--timeout", "3"];
