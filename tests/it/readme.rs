@@ -137,7 +137,7 @@ fn commands_in(help: &str) -> Vec<String> {
 /// The long flags that a help begins a line with, and the variables in brackets.
 fn named_in(help: &str) -> Vec<String> {
     let lines = help.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
-    let flags = lines.filter_map(|line| line.split([' ', ',', '=']).find(|word| word.starts_with("--")));
+    let flags = lines.filter_map(|line| line.split([' ', ',', '=', '[']).find(|word| word.starts_with("--")));
     let flags = flags.filter(|flag| !["--help", "--version"].contains(flag)).map(str::to_owned);
     let variables = help.split("[env: ").skip(1).filter_map(|rest| rest.split(['=', ']']).next());
     flags.chain(variables.map(|name| name.trim().to_owned())).collect()
@@ -191,14 +191,14 @@ fn prose(readme: &str) -> Vec<&str> {
 /// Whether a file of this module holds a test of this name.
 fn is_unit_test(name: &str, files: &[Source]) -> bool {
     let (module, test) = name.rsplit_once("::").unwrap();
+    let Some(module) = module.strip_suffix("::tests") else { return false };
     let module = module.replace("::", "/");
-    let paths = [format!("src/{module}.rs"), format!("src/{module}/mod.rs")];
+    let paths = ["", "/mod", "/tests"].map(|end| format!("src/{module}{end}.rs"));
     let function = format!("fn {test}(");
     files.iter().filter(|source| paths.contains(&source.path)).any(|source| {
-        let lines: Vec<_> = source.text.lines().map(str::trim).collect();
-        lines
-            .windows(2)
-            .any(|pair| pair[0].starts_with("#[") && pair[0].contains("test") && pair[1].contains(&function))
+        let lines: Vec<_> = source.text.lines().collect();
+        let is_test = |line: &str| line.trim().starts_with("#[") && line.contains("test");
+        lines.windows(2).any(|pair| is_test(pair[0]) && pair[1].contains(&function))
     })
 }
 
@@ -293,12 +293,13 @@ mod the_rules_can_fail {
 
     #[test]
     fn tests_are_found_by_their_module() {
-        let readme = "`a::b::it_works` and `Code::SHARED`\n```\n`a::not_this`\n```\n";
-        assert_eq!(named_tests(readme), ["a::b::it_works"]);
+        let readme = "`a::b::tests::it_works` and `Code::SHARED`\n```\n`a::not_this`\n```\n";
+        assert_eq!(named_tests(readme), ["a::b::tests::it_works"]);
         let text = "#[test]\nfn it_works() {}\nfn helper() {}\n";
         let files = [Source { path: "src/a/b.rs".to_owned(), text: text.to_owned() }];
-        assert!(is_unit_test("a::b::it_works", &files));
-        for gone in ["a::b::it_worked", "a::b::helper", "a::it_works"] {
+        assert!(is_unit_test("a::b::tests::it_works", &files));
+        for gone in ["a::b::tests::it_worked", "a::b::tests::helper", "a::tests::it_works", "a::b::it_works"]
+        {
             assert!(!is_unit_test(gone, &files), "{gone}");
         }
     }
