@@ -27,9 +27,12 @@ start() {
     mkdir -p "$folder"
     for ((i = 0; i < count; i++)); do
         log=$folder/$(date +%s%N).log
-        # A session of its own, so that Ctrl-C in make does not reach it.
-        RABBITRY_HOME=$home setsid "$worker" </dev/null >"$log" 2>&1 &
-        pid=$!
+        # The log is opened here, so that it is there to be named after the worker. A session of its own, so that
+        # Ctrl-C in make does not reach it.
+        {
+            RABBITRY_HOME=$home setsid "$worker" </dev/null &
+            pid=$!
+        } >"$log" 2>&1
         mv "$log" "$folder/$pid.log"
         echo "$pid" >"$folder/$pid.pid"
         echo "worker $pid started, its log is $folder/$pid.log"
