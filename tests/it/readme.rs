@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, env, fs, iter::Peekable, process::Command, slice};
 
-use rabbitry::{service::Code, users::commands::REFUSALS};
+use rabbitry::{
+    service::Code,
+    users::commands::{COMMANDS, REFUSALS},
+};
 use serde_json::Value;
 
 use crate::tidy::{Source, root, sources};
@@ -98,6 +101,14 @@ fn wrong_codes<'a>(readme: &str, codes: impl Iterator<Item = &'a Code>) -> Vec<S
         .filter(|(name, cells)| !is_there(name, cells))
         .map(|(name, cells)| format!("| `{name}` | {} | …", cells.join(" | ")))
         .collect()
+}
+
+#[test]
+fn every_command_is_in_the_readme() {
+    let readme = readme();
+    let missing: Vec<_> =
+        COMMANDS.iter().map(|command| command.name).filter(|name| row(&readme, name).is_none()).collect();
+    assert!(missing.is_empty(), "the README's table of commands lacks: {}", missing.join(" "));
 }
 
 #[test]
