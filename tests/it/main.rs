@@ -5,5 +5,8 @@ mod batching;
 mod engine;
 mod operator;
 mod pressure;
+mod readme;
+mod store_commands;
 mod store_contract;
 mod support;
+mod tidy;
