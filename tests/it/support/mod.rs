@@ -2,7 +2,9 @@
 
 pub mod ask;
 pub mod database;
+pub mod process;
 pub mod toys;
+pub mod users;
 pub mod vhost;
 
 use std::{future::Future, time::Duration};
