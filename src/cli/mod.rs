@@ -96,3 +96,26 @@ impl Producer {
         Ok(Self { client, timeout })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_line_can_be_read() {
+        Cli::command().debug_assert();
+        let lines = [
+            "create ann --email ann@example.com --points 5",
+            "get ann --json",
+            "award ann -25 --message-id m1 -v",
+            "promote ann --no-wait --timeout 0.5",
+            "list --after ann --limit 1000",
+            "send create - --in-flight 4 --json",
+            "completions bash",
+        ];
+        for line in lines {
+            let words = std::iter::once("rabbitry").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+    }
+}
