@@ -4,12 +4,18 @@ mod faults;
 mod logs;
 mod start;
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
 use lapin::BasicProperties;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{
     eventually,
-    process::{WorkerProcess, cli, run_with_input, worker},
+    process::{WorkerProcess, cli, run_with_lines, worker},
     users::{Stage, body, correlation, new_user, points, query, status, user, wait_for_points},
     vhost::request,
 };
@@ -114,25 +120,39 @@ async fn two_workers_share_a_store_and_a_rolling_restart_fails_no_command() {
     let mut workers = [stage.worker().await, stage.worker().await];
     stage.vhost.wait_for_consumers("users.award", 2).await;
     stage.ask("create", new_user("ann", 0)).await;
-    let total = 6000;
-    let lines = "{\"username\":\"ann\",\"points\":1}\n".repeat(total);
     let send =
         cli(&stage.vhost, &stage.place, &["send", "award", "-", "--in-flight", "200", "--timeout", "60"]);
-    let sending = tokio::spawn(run_with_input(send, lines));
+    let enough = CancellationToken::new();
+    let sent = Arc::new(AtomicI64::new(0));
+    let lines = {
+        let (enough, sent) = (enough.clone(), Arc::clone(&sent));
+        std::iter::from_fn(move || {
+            (!enough.is_cancelled()).then(|| {
+                sent.fetch_add(1, Ordering::SeqCst);
+                "{\"username\":\"ann\",\"points\":1}\n".to_owned()
+            })
+        })
+    };
+    let sending = tokio::spawn(run_with_lines(send, lines));
+    let more = async |points_before: i64| {
+        let more = async || points(&stage.place.store(), "ann") > points_before + 500;
+        eventually("the load goes on", more).await;
+        points(&stage.place.store(), "ann")
+    };
+    let mut done = more(0).await;
     for worker in &mut workers {
-        let before = points(&stage.place.store(), "ann");
-        eventually("the load goes on", async || points(&stage.place.store(), "ann") > before + 200).await;
         let old = std::mem::replace(worker, WorkerProcess::start(&stage.vhost, &stage.place));
-        worker.wait_for_log("consuming").await;
         let log = old.stop().await;
         assert!(log.contains("\"batch.size\":"), "it took part in the work: {log}");
+        worker.wait_for_log("consuming").await;
+        done = more(done).await;
     }
-    let before_the_end = points(&stage.place.store(), "ann");
-    assert!(before_the_end < i64::try_from(total).unwrap(), "the restarts happened under load");
+    enough.cancel();
     let said = sending.await.unwrap().with_code(0);
-    assert_eq!(said.out.lines().count(), total);
+    let sent = sent.load(Ordering::SeqCst);
+    assert_eq!(i64::try_from(said.out.lines().count()).unwrap(), sent);
     assert!(said.out.lines().all(|line| line.contains("\"username\":\"ann\"")));
-    assert_eq!(points(&stage.place.store(), "ann"), i64::try_from(total).unwrap());
+    assert_eq!(points(&stage.place.store(), "ann"), sent);
     let [one, other] = workers;
     one.stop().await;
     stage.end(other, &[]).await;

@@ -97,12 +97,20 @@ pub async fn run(mut command: Command) -> Said {
 }
 
 /// Runs a program with something on its standard input.
-pub async fn run_with_input(mut command: Command, input: String) -> Said {
+pub async fn run_with_input(command: Command, input: String) -> Said {
+    run_with_lines(command, std::iter::once(input)).await
+}
+
+/// Runs a program that is fed for as long as there is something; what a program that has ended does not read is lost.
+pub async fn run_with_lines(
+    mut command: Command,
+    lines: impl Iterator<Item = String> + Send + 'static,
+) -> Said {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    // A program that ends early does not read it all.
-    std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
+    let feed = move || lines.map(|line| stdin.write_all(line.as_bytes())).find(Result::is_err);
+    std::thread::spawn(feed);
     Process(child).end().await
 }
 

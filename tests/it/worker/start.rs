@@ -14,16 +14,17 @@ use crate::support::{
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_queue_is_told_with_the_command_that_creates_it() {
     let vhost = Vhost::with_service("users", &["create", "get", "award", "promote"]).await;
-    let said = run(worker(&vhost, &Place::new())).await.with_code(78);
+    let place = Place::new();
+    let said = run(worker(&vhost, &place)).await.with_code(78);
     assert!(said.err.contains("users.list") && said.err.contains("rabbitry topology apply"), "{}", said.err);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_ends_with_77_and_is_not_told() {
-    let vhost = users_vhost().await;
+    let (vhost, place) = (users_vhost().await, Place::new());
     let mut url = url::Url::parse(&vhost.url_text()).unwrap();
     url.set_password(Some("wr0ng-s3cret")).unwrap();
-    let mut command = worker(&vhost, &Place::new());
+    let mut command = worker(&vhost, &place);
     command.env("AMQP_URL", url.as_str()).env("RUST_LOG", "trace");
     let said = run(command).await.with_code(77);
     assert!(said.err.contains("refuses the login"), "{}", said.err);
@@ -34,10 +35,10 @@ async fn a_wrong_password_ends_with_77_and_is_not_told() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vhost_that_is_not_there_ends_with_77() {
-    let vhost = users_vhost().await;
+    let (vhost, place) = (users_vhost().await, Place::new());
     let mut url = url::Url::parse(&vhost.url_text()).unwrap();
     url.set_path("no-such-vhost");
-    let mut command = worker(&vhost, &Place::new());
+    let mut command = worker(&vhost, &place);
     command.env("AMQP_URL", url.as_str());
     let said = run(command).await.with_code(77);
     assert!(said.err.contains("no-such-vhost"), "{}", said.err);
