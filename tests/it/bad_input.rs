@@ -1,10 +1,11 @@
 //! What producers get wrong: each mistake has its documented reply or dead letter, and its neighbours are unharmed.
 
 mod cases;
+mod headers;
 mod properties;
 mod reply_to;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lapin::{BasicProperties, message::Delivery};
 use serde_json::{Value, json};
@@ -47,10 +48,16 @@ impl Case {
 }
 
 impl Stage {
-    /// Sends the messages so that they become one batch: the store is locked meanwhile by somebody else.
+    /// Sends the messages so that they become one batch.
     async fn send_in_one_batch(&self, worker: &WorkerProcess, cases: &[Case]) {
+        self.send_together(cases).await;
+        worker.wait_for_log(&format!("\"batch.size\":{}", cases.len())).await;
+    }
+
+    /// Sends the messages so that they arrive together: the store is locked meanwhile by somebody else.
+    async fn send_together(&self, cases: &[Case]) {
         let foreign = ForeignWriter::begin(&self.place.store());
-        let queues: std::collections::BTreeSet<_> = cases.iter().map(|case| case.command).collect();
+        let queues: BTreeSet<_> = cases.iter().map(|case| case.command).collect();
         // This one occupies the worker until the lock is gone.
         self.send("create", &new_user("plug", 0), BasicProperties::default()).await;
         crate::support::eventually("the worker is busy", async || {
@@ -67,8 +74,6 @@ impl Stage {
                 .await;
         }
         foreign.end();
-        let size = format!("\"batch.size\":{}", cases.len());
-        worker.wait_for_log(&size).await;
     }
 
     /// A worker whose consumers are at full prefetch, so that whatever is published arrives together.
@@ -138,7 +143,22 @@ async fn each_mistake_has_its_reply_and_its_neighbours_are_unharmed() {
     for case in &cases {
         judge(case, &replies[&case.name]);
     }
-    assert_neighbours(&mut stage, &cases).await;
+    assert_users(&mut stage, &cases, cases::GOOD_USERS).await;
+    stage.end(worker, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_or_too_deep_has_its_reply_and_its_neighbours_are_unharmed() {
+    let mut stage = Stage::set().await;
+    let worker = stage.warm_worker().await;
+    let asking = |case: Case| case.with(|properties| properties.with_reply_to("reply.test".into()));
+    let cases: Vec<_> = cases::among_good_neighbours(cases::large()).into_iter().map(asking).collect();
+    stage.send_together(&cases).await;
+    let replies = stage.replies_by_name(cases.len()).await;
+    for case in &cases {
+        judge(case, &replies[&case.name]);
+    }
+    assert_users(&mut stage, &cases, &["ann", "at-limit", "plug"]).await;
     stage.end(worker, &[]).await;
 }
 
@@ -174,20 +194,16 @@ async fn each_mistake_that_nobody_can_be_told_of_is_set_aside_with_its_reason() 
         assert_eq!(dead.properties.message_id(), case.properties.message_id(), "{}", case.name);
         seen += 1;
     }
-    assert_neighbours(&mut stage, &cases).await;
+    assert_users(&mut stage, &cases, cases::GOOD_USERS).await;
     stage.end(worker, &[]).await;
 }
 
-/// Each good neighbour is there, and nothing else is.
-async fn assert_neighbours(stage: &mut Stage, cases: &[Case]) {
+/// Each good neighbour is there, and these, and nobody else.
+async fn assert_users(stage: &mut Stage, cases: &[Case], others: &[&str]) {
     let good = cases.iter().filter(|case| case.name.starts_with("neighbour ")).count();
     let (_, page) = stage.ask("list", json!({"limit": 1000})).await;
-    let names: Vec<_> =
-        page["users"].as_array().unwrap().iter().map(|user| user["username"].as_str().unwrap()).collect();
-    let neighbours = names.iter().filter(|name| name.starts_with("neighbour-")).count();
-    assert_eq!(neighbours, good);
-    let expected: std::collections::BTreeSet<_> = cases::GOOD_USERS.iter().copied().collect();
-    let others: std::collections::BTreeSet<_> =
-        names.into_iter().filter(|name| !name.starts_with("neighbour-")).collect();
-    assert_eq!(others, expected);
+    let names = page["users"].as_array().unwrap().iter().map(|user| user["username"].as_str().unwrap());
+    let (neighbours, found): (Vec<_>, Vec<_>) = names.partition(|name| name.starts_with("neighbour-"));
+    assert_eq!(neighbours.len(), good);
+    assert_eq!(BTreeSet::from_iter(found), others.iter().copied().collect());
 }

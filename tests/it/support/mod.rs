@@ -2,6 +2,7 @@
 
 pub mod ask;
 pub mod database;
+pub mod frames;
 pub mod process;
 pub mod toys;
 pub mod users;

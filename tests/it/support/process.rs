@@ -214,6 +214,10 @@ impl WorkerProcess {
         self.process.signal(name);
     }
 
+    pub fn is_running(&mut self) -> bool {
+        self.process.0.try_wait().unwrap().is_none()
+    }
+
     /// `kill -9`.
     pub fn kill(mut self) {
         self.process.0.kill().unwrap();

@@ -43,6 +43,17 @@ impl Stage {
             .with_correlation_id(id.into())
     }
 
+    /// Sets the number of deliveries after which the broker moves a message to the dead-letter queue.
+    pub fn limit_deliveries(&self, queue: &str, limit: u32) {
+        let path = format!("/api/policies/{}/limit", self.vhost.name());
+        let policy = json!({
+            "pattern": format!("^{}$", queue.replace('.', "\\.")),
+            "definition": {"delivery-limit": limit, "dead-letter-exchange": "users.dead"},
+            "apply-to": "queues",
+        });
+        request(self.vhost.management_url(), "PUT", &path, Some(&policy));
+    }
+
     /// Sends a command to its queue, without waiting for the reply.
     pub async fn send(&self, command: &str, payload: &Value, properties: BasicProperties) {
         self.vhost.publish(&format!("users.{command}"), payload.to_string().as_bytes(), properties).await;
