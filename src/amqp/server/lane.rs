@@ -18,7 +18,7 @@ use lapin::{
 };
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{
     Context,
@@ -49,12 +49,25 @@ pub(super) struct Source {
     pub(super) command: CommandSpec,
     pub(super) queue: String,
     pub(super) channel: Channel,
-    /// Whether deliveries may still come.
-    consuming: bool,
+    consumer: Consumer,
     /// The last delivery up to which every one has been seen and is being settled: an acknowledgement of several may
     /// cover these. What the broker delivered and nobody saw (to a consumer that was cancelled meanwhile), or what is
     /// withheld, leaves a gap that no later acknowledgement may cover.
     pub(super) contiguous: u64,
+}
+
+/// The prefetch of a live consumer cannot be changed, so it grows by making the consumer anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Consumer {
+    /// Holds one delivery: the first may be one that kills workers (some do when they are read, before anything can
+    /// be done about it), and then takes no neighbour along.
+    Probing,
+    /// Cancelled; consumes at full prefetch once the old consumer has ended.
+    Growing,
+    /// Holds as many deliveries as the pace allows.
+    Full,
+    /// Cancelled for good, or ended.
+    Ended,
 }
 
 /// A delivery and the source it came from.
@@ -79,17 +92,15 @@ impl<S: Service> Lane<S> {
         pace: Pace,
         drain: CancellationToken,
     ) -> Result<Self, SessionError> {
-        let prefetch = match pace {
-            Pace::Full => context.batch_max.saturating_mul(2),
-            Pace::OneByOne => 1,
-        };
         let mut sources = Vec::new();
         let mut streams = SelectAll::new();
+        // Consumers are made anew, and a selection that was empty once would count as ended.
+        streams.push(stream::pending().boxed());
         for (index, &command) in commands.iter().enumerate() {
             let channel = connection.create_channel().await?;
             let queue = queue(context.service.name(), command.name);
-            let source = Source { command, queue, channel, consuming: true, contiguous: 0 };
-            streams.push(source.consume(index, prefetch).await?);
+            let source = Source { command, queue, channel, consumer: Consumer::Probing, contiguous: 0 };
+            streams.push(source.consume(index, 1).await?);
             sources.push(source);
         }
         let incoming = streams.ready_chunks(usize::from(context.batch_max));
@@ -102,7 +113,7 @@ impl<S: Service> Lane<S> {
         let mut idle_at = Instant::now() + QUARANTINE_IDLE;
         loop {
             if let Some(end) = ending
-                && self.sources.iter().all(|source| !source.consuming)
+                && self.sources.iter().all(|source| source.consumer == Consumer::Ended)
             {
                 self.handle_withheld().await?;
                 self.close().await;
@@ -160,15 +171,16 @@ impl<S: Service> Lane<S> {
                 Incoming::Ended(source) => ended.push(source),
             }
         }
-        for part in parts(&batch) {
-            settle::handle(&self.context, &mut self.sources, part).await?;
-        }
-        for index in ended {
-            let source = &mut self.sources[index];
-            source.consuming = false;
-            if !ending && reason.is_none() {
-                return Err(SessionError::Cancelled(source.queue.clone()));
+        if !batch.is_empty() {
+            for part in parts(&batch) {
+                settle::handle(&self.context, &mut self.sources, part).await?;
             }
+            if self.pace == Pace::Full && !ending && reason.is_none() {
+                self.grow(&batch).await?;
+            }
+        }
+        for source in ended {
+            self.consumer_ended(source, ending || reason.is_some()).await?;
         }
         if self.pace == Pace::OneByOne && self.successes >= QUARANTINE_SUCCESSES {
             reason = Some(End::Recovered);
@@ -202,6 +214,34 @@ impl<S: Service> Lane<S> {
         Ok(())
     }
 
+    /// After a first success, makes the consumers that hold one delivery anew.
+    async fn grow(&mut self, batch: &[Arrived]) -> Result<(), SessionError> {
+        for arrived in batch {
+            let source = &mut self.sources[arrived.source];
+            if source.consumer == Consumer::Probing {
+                source.consumer = Consumer::Growing;
+                source.cancel().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn consumer_ended(&mut self, index: usize, ending: bool) -> Result<(), SessionError> {
+        let source = &mut self.sources[index];
+        match source.consumer {
+            // Only now are all deliveries of the old consumer handled, so that acknowledgements keep their order.
+            Consumer::Growing if !ending => {
+                let stream = source.consume(index, self.context.batch_max.saturating_mul(2)).await?;
+                source.consumer = Consumer::Full;
+                debug!(queue = source.queue, "consuming at full prefetch");
+                self.incoming.get_mut().push(stream);
+            }
+            _ if ending => source.consumer = Consumer::Ended,
+            _ => return Err(SessionError::Cancelled(source.queue.clone())),
+        }
+        Ok(())
+    }
+
     /// Closes the channels: the broker answers when it has taken in every acknowledgement before it, which closing
     /// the whole connection at once does not promise.
     async fn close(self) {
@@ -213,7 +253,7 @@ impl<S: Service> Lane<S> {
     /// Asks for no more deliveries. What has arrived is still handled.
     async fn cancel_consumers(&mut self) -> Result<(), SessionError> {
         for source in &self.sources {
-            if source.consuming {
+            if !matches!(source.consumer, Consumer::Growing | Consumer::Ended) {
                 source.cancel().await?;
             }
         }
@@ -228,6 +268,7 @@ impl Source {
         index: usize,
         prefetch: u16,
     ) -> Result<BoxStream<'static, Incoming>, SessionError> {
+        // The prefetch counts for consumers that begin after it.
         self.channel.basic_qos(prefetch, BasicQosOptions { global: false }).await?;
         let consumer = self
             .channel
