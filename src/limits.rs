@@ -63,5 +63,7 @@ pub const MANAGEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 pub const MANAGEMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Dead letters that are looked at, unless the command line says otherwise: all of them are held at the broker.
 pub const DEAD_LETTERS_LOOKED_AT: u32 = 1000;
+/// Most dead letters that can be looked at: each 16 of them take a channel, of which a connection has 2047.
+pub const DEAD_LETTERS_LOOKED_AT_MAX: u32 = 20_000;
 /// Dead letters that are sent again without a confirm at a time.
 pub const REQUEUE_WINDOW: usize = 64;

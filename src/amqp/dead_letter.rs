@@ -5,7 +5,7 @@ use lapin::{BasicProperties, message::Delivery, options::BasicPublishOptions};
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{envelope::dead_letter_properties, replies::Replies, short};
-use crate::{limits::DEAD_LETTER_TIMEOUT, service::Problem};
+use crate::{clock::unix_seconds, limits::DEAD_LETTER_TIMEOUT, service::Problem};
 
 /// Publishes dead letters on the publishing connection.
 pub struct DeadLetters {
@@ -28,8 +28,9 @@ impl DeadLetters {
     pub async fn publish(&self, letters: &[(&Delivery, &str, &Problem)]) -> bool {
         let _turn = self.turn.lock().await;
         let Some(link) = self.replies.link().await else { return false };
+        let seconds = unix_seconds();
         let all = letters.iter().map(|(delivery, queue, reason)| {
-            let properties = dead_letter_properties(&delivery.properties, queue, reason);
+            let properties = dead_letter_properties(&delivery.properties, queue, reason, seconds);
             self.publish_one(&link.dead_letters, queue, &delivery.data, properties)
         });
         let done = match timeout(DEAD_LETTER_TIMEOUT, join_all(all)).await {

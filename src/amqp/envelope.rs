@@ -99,7 +99,14 @@ pub fn delivery_count(properties: &BasicProperties) -> i64 {
 ///
 /// Its time to live is left out, as it was the command's; so is `user_id`, as the broker lets nobody publish under
 /// another's name.
-pub fn dead_letter_properties(message: &BasicProperties, queue: &str, reason: &Problem) -> BasicProperties {
+///
+/// `seconds` is the time since the Unix epoch.
+pub fn dead_letter_properties(
+    message: &BasicProperties,
+    queue: &str,
+    reason: &Problem,
+    seconds: u64,
+) -> BasicProperties {
     let mut headers = message.headers().clone().unwrap_or_default();
     if table_bytes(&headers) > DEAD_LETTER_HEADERS_MAX {
         headers = FieldTable::default();
@@ -108,6 +115,7 @@ pub fn dead_letter_properties(message: &BasicProperties, queue: &str, reason: &P
     headers.insert("code".into(), text(reason.code.name));
     headers.insert("detail".into(), text(&reason.detail));
     headers.insert("queue".into(), text(queue));
+    headers.insert("time".into(), AMQPValue::Timestamp(seconds));
     let dead = republished(message, headers);
     match message.reply_to().clone() {
         Some(reply_to) => dead.with_reply_to(reply_to),
@@ -248,12 +256,13 @@ mod tests {
             .with_type("t".into())
             .with_expiration("60000".into());
         let reason = Problem::new(Code::MALFORMED, "why");
-        let dead = dead_letter_properties(&message, "users.create", &reason);
+        let dead = dead_letter_properties(&message, "users.create", &reason, 7);
         assert_eq!(dead.message_id().as_ref().unwrap().as_str(), "m1");
         assert_eq!(dead.reply_to().as_ref().unwrap().as_str(), "reply.x");
         assert_eq!(dead.kind().as_ref().unwrap().as_str(), "t");
         assert_eq!((dead.expiration(), dead.delivery_mode()), (&None, &Some(2)));
         assert_eq!(header(&dead, "code"), Some(&text("malformed")));
         assert_eq!(header(&dead, "queue"), Some(&text("users.create")));
+        assert_eq!(header(&dead, "time"), Some(&AMQPValue::Timestamp(7)));
     }
 }

@@ -3,6 +3,8 @@
 
 mod batching;
 mod engine;
+mod operator;
+mod pressure;
 mod readme;
 mod store_commands;
 mod store_contract;

@@ -7,6 +7,7 @@ use std::{future::pending, sync::Arc};
 
 use futures::{
     Stream, StreamExt,
+    future::join_all,
     stream::{self, BoxStream, ReadyChunks, SelectAll},
 };
 use lapin::{
@@ -15,7 +16,7 @@ use lapin::{
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::{
     amqp::{connection::process_name, envelope::delivery_count, queue, short},
-    limits::{BATCH_BYTES_MAX, QUARANTINE_IDLE, QUARANTINE_SUCCESSES, SUSPECT_DELIVERY_COUNT},
+    limits::{BATCH_BYTES_MAX, CLOSE_TIMEOUT, QUARANTINE_IDLE, QUARANTINE_SUCCESSES, SUSPECT_DELIVERY_COUNT},
     service::{CommandSpec, Service},
 };
 
@@ -111,6 +112,7 @@ impl<S: Service> Lane<S> {
             if let Some(end) = ending
                 && self.sources.iter().all(|source| source.consumer == Consumer::Ended)
             {
+                self.close().await;
                 return Ok(end);
             }
             let quiet = async {
@@ -216,6 +218,14 @@ impl<S: Service> Lane<S> {
             _ => return Err(SessionError::Cancelled(source.queue.clone())),
         }
         Ok(())
+    }
+
+    /// Closes the channels: the broker answers when it has taken in every acknowledgement before it, which closing
+    /// the whole connection at once does not promise.
+    async fn close(self) {
+        let all = self.sources.iter().map(|source| source.channel.close(200, "done".into()));
+        // If it does not answer, what it has not taken in is delivered again.
+        let _ = timeout(CLOSE_TIMEOUT, join_all(all)).await;
     }
 
     /// Asks for no more deliveries. What has arrived is still handled.
