@@ -152,7 +152,9 @@ impl<S: Service> Lane<S> {
         for incoming in chunk {
             match incoming {
                 Incoming::Delivery(arrived) => {
-                    let suspect = delivery_count(&arrived.delivery.properties) >= SUSPECT_DELIVERY_COUNT;
+                    // The count of a first delivery is whatever the producer wrote into the header.
+                    let suspect = arrived.delivery.redelivered
+                        && delivery_count(&arrived.delivery.properties) >= SUSPECT_DELIVERY_COUNT;
                     if suspect && self.pace == Pace::Full {
                         self.withhold(&arrived);
                         reason = Some(End::Suspect);
