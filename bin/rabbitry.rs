@@ -16,6 +16,8 @@ fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         tokio::select! {
+            // First, as an interrupted import has more to tell.
+            biased;
             result = cli::run(cli) => result,
             _ = tokio::signal::ctrl_c() => Err(Failure { code: exit::INTERRUPTED, message: "interrupted".into() }),
         }

@@ -32,6 +32,15 @@ pub const DEAD_LETTER_HEADERS_MAX: usize = 64 * 1024;
 pub const BATCH_MAX: u16 = 256;
 /// Bytes of bodies after which a batch is cut, so that arrays do not make a transaction that holds up other writers.
 pub const BATCH_BYTES_MAX: usize = 256 * 1024;
+/// How long a caller of the CLI waits for the outcome, unless it says.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an import waits for the outcome of one message, unless it is told: workers may be restarted meanwhile.
+pub const IMPORT_TIMEOUT: Duration = Duration::from_secs(300);
+/// Rows in one message of an import. Message ids follow from it: with another number, a second run of a file would
+/// not be recognised.
+pub const IMPORT_CHUNK_ROWS: usize = 500;
+/// Messages of an import that are under way at a time, unless it is told.
+pub const IMPORT_IN_FLIGHT: usize = 16;
 /// Time to reach and open a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections of a publisher's pool.

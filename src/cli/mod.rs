@@ -1,7 +1,10 @@
 //! `rabbitry`: the producer of users commands, and the operator's tools.
 
 mod dead_letters;
+mod export;
 mod failure;
+mod files;
+mod import;
 mod output;
 mod send;
 mod status;
@@ -19,9 +22,12 @@ use crate::{
         connection::{BrokerUrl, process_name},
     },
     config::BrokerArgs,
+    limits::{CALL_TIMEOUT, IMPORT_TIMEOUT},
 };
 use dead_letters::DeadLetters;
+use export::ExportArgs;
 pub use failure::Failure;
+use import::ImportArgs;
 use output::Format;
 use send::{SendArgs, UserCommand};
 use status::StatusArgs;
@@ -35,9 +41,10 @@ pub struct Cli {
     /// Print JSON, as is done when the output is piped
     #[arg(long, global = true)]
     json: bool,
-    /// Seconds until the outcome must be known; the command is not executed later
-    #[arg(long, global = true, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
-    timeout: Duration,
+    /// Seconds until the outcome must be known; the command is not executed later (default: 10; for each message of an
+    /// import: 300)
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
+    timeout: Option<Duration>,
     #[command(flatten)]
     broker: BrokerArgs,
     #[command(subcommand)]
@@ -59,6 +66,10 @@ enum Action {
     DeadLetters(DeadLetters),
     /// The exchanges, queues, bindings and policies that the service needs
     Topology(TopologyArgs),
+    /// Create the users of a CSV or NDJSON file
+    Import(ImportArgs),
+    /// Write all users to a CSV or NDJSON file
+    Export(ExportArgs),
     /// Print a script that completes commands and flags in a shell
     Completions {
         /// For which shell
@@ -83,6 +94,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// [`Failure`].
 pub async fn run(cli: Cli) -> Result<(), Failure> {
     let format = Format::choose(cli.json);
+    let connect = |default| Producer::connect(&cli.broker, cli.timeout.unwrap_or(default));
     match cli.action {
         Action::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "rabbitry", &mut std::io::stdout());
@@ -90,16 +102,16 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         }
         Action::Store(command) => store::run(command, format).await,
         Action::Status(args) => status::run(&cli.broker, args, format).await,
-        Action::DeadLetters(action) => dead_letters::run(&cli.broker, action, cli.timeout, format).await,
+        Action::DeadLetters(action) => {
+            dead_letters::run(&cli.broker, action, cli.timeout.unwrap_or(CALL_TIMEOUT), format).await
+        }
         Action::Topology(args) => topology::run(&cli.broker, args, format).await,
         Action::User(command) => {
-            let producer = Producer::connect(&cli.broker, cli.timeout).await?;
-            send::run_one(producer, command.into_command(), format).await
+            send::run_one(connect(CALL_TIMEOUT).await?, command.into_command(), format).await
         }
-        Action::Send(args) => {
-            let producer = Producer::connect(&cli.broker, cli.timeout).await?;
-            send::run(producer, args, format).await
-        }
+        Action::Send(args) => send::run(connect(CALL_TIMEOUT).await?, args, format).await,
+        Action::Import(args) => import::run(args, || connect(IMPORT_TIMEOUT), format).await,
+        Action::Export(args) => export::run(connect(CALL_TIMEOUT).await?, args).await,
     }
 }
 
@@ -134,7 +146,7 @@ mod tests {
             let global = ["--json", "--timeout", "3"];
             for line in [[&global[..], line].concat(), [line, &global[..]].concat()] {
                 let cli = Cli::try_parse_from([&["rabbitry"], &line[..]].concat()).unwrap();
-                assert!(cli.json && cli.timeout == Duration::from_secs(3), "{line:?}");
+                assert!(cli.json && cli.timeout == Some(Duration::from_secs(3)), "{line:?}");
             }
         }
     }

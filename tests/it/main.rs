@@ -5,6 +5,7 @@ mod bad_input;
 mod batching;
 mod cli;
 mod engine;
+mod import;
 mod operator;
 mod other_clients;
 mod pressure;

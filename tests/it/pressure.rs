@@ -65,8 +65,9 @@ async fn twice_the_load_fills_a_bounded_queue_slows_producers_down_and_loses_not
             let refused = matches!(first, Err(CallError::Refused(_)));
             // Who was told that the outcome is not known, or to try again, does so with the same id.
             let last = match first {
-                Ok(answer) => Ok(answer),
-                Err(_) => caller.call(&command, PATIENT).await,
+                Ok(answer) if answer.status == 200 => Ok(answer),
+                // Refused, outcome unknown, or taken too late for the deadline.
+                _ => caller.call(&command, PATIENT).await,
             };
             (refused, last)
         }));

@@ -18,7 +18,7 @@ use lapin::{
 };
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::{
     Context,
@@ -38,6 +38,8 @@ pub(super) struct Lane<S> {
     incoming: ReadyChunks<SelectAll<BoxStream<'static, Incoming>>>,
     pace: Pace,
     drain: CancellationToken,
+    /// Deliveries that are suspected, kept until nothing else is in hand.
+    withheld: Vec<Arrived>,
     /// Successes since the last delivery that was suspected.
     successes: u32,
 }
@@ -47,24 +49,12 @@ pub(super) struct Source {
     pub(super) command: CommandSpec,
     pub(super) queue: String,
     pub(super) channel: Channel,
-    consumer: Consumer,
+    /// Whether deliveries may still come.
+    consuming: bool,
     /// The last delivery up to which every one has been seen and is being settled: an acknowledgement of several may
     /// cover these. What the broker delivered and nobody saw (to a consumer that was cancelled meanwhile), or what is
     /// withheld, leaves a gap that no later acknowledgement may cover.
     pub(super) contiguous: u64,
-}
-
-/// The prefetch of a live consumer cannot be changed, so it grows by making the consumer anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Consumer {
-    /// Holds one delivery: the first may be one that kills workers, and then takes no neighbour along.
-    Probing,
-    /// Cancelled; consumes at full prefetch once the old consumer has ended.
-    Growing,
-    /// Holds as many deliveries as the pace allows.
-    Full,
-    /// Cancelled for good, or ended.
-    Ended,
 }
 
 /// A delivery and the source it came from.
@@ -89,19 +79,21 @@ impl<S: Service> Lane<S> {
         pace: Pace,
         drain: CancellationToken,
     ) -> Result<Self, SessionError> {
+        let prefetch = match pace {
+            Pace::Full => context.batch_max.saturating_mul(2),
+            Pace::OneByOne => 1,
+        };
         let mut sources = Vec::new();
         let mut streams = SelectAll::new();
-        // Consumers are made anew, and a selection that was empty once would count as ended.
-        streams.push(stream::pending().boxed());
         for (index, &command) in commands.iter().enumerate() {
             let channel = connection.create_channel().await?;
             let queue = queue(context.service.name(), command.name);
-            let source = Source { command, queue, channel, consumer: Consumer::Probing, contiguous: 0 };
-            streams.push(source.consume(index, 1).await?);
+            let source = Source { command, queue, channel, consuming: true, contiguous: 0 };
+            streams.push(source.consume(index, prefetch).await?);
             sources.push(source);
         }
         let incoming = streams.ready_chunks(usize::from(context.batch_max));
-        Ok(Self { context, sources, incoming, pace, drain, successes: 0 })
+        Ok(Self { context, sources, incoming, pace, drain, withheld: Vec::new(), successes: 0 })
     }
 
     /// Handles batches until asked to drain, or until a message is suspected, or (one by one) until all is quiet.
@@ -110,8 +102,9 @@ impl<S: Service> Lane<S> {
         let mut idle_at = Instant::now() + QUARANTINE_IDLE;
         loop {
             if let Some(end) = ending
-                && self.sources.iter().all(|source| source.consumer == Consumer::Ended)
+                && self.sources.iter().all(|source| !source.consuming)
             {
+                self.handle_withheld().await?;
                 self.close().await;
                 return Ok(end);
             }
@@ -156,7 +149,7 @@ impl<S: Service> Lane<S> {
                     let suspect = arrived.delivery.redelivered
                         && delivery_count(&arrived.delivery.properties) >= SUSPECT_DELIVERY_COUNT;
                     if suspect && self.pace == Pace::Full {
-                        self.withhold(&arrived);
+                        self.withhold(arrived);
                         reason = Some(End::Suspect);
                         continue;
                     }
@@ -167,16 +160,15 @@ impl<S: Service> Lane<S> {
                 Incoming::Ended(source) => ended.push(source),
             }
         }
-        if !batch.is_empty() {
-            for part in parts(&batch) {
-                settle::handle(&self.context, &mut self.sources, part).await?;
-            }
-            if self.pace == Pace::Full && !ending && reason.is_none() {
-                self.grow(&batch).await?;
-            }
+        for part in parts(&batch) {
+            settle::handle(&self.context, &mut self.sources, part).await?;
         }
-        for source in ended {
-            self.consumer_ended(source, ending || reason.is_some()).await?;
+        for index in ended {
+            let source = &mut self.sources[index];
+            source.consuming = false;
+            if !ending && reason.is_none() {
+                return Err(SessionError::Cancelled(source.queue.clone()));
+            }
         }
         if self.pace == Pace::OneByOne && self.successes >= QUARANTINE_SUCCESSES {
             reason = Some(End::Recovered);
@@ -184,40 +176,28 @@ impl<S: Service> Lane<S> {
         Ok(reason)
     }
 
-    /// Leaves a delivery unacknowledged: the broker delivers it again when the session has ended.
-    fn withhold(&self, arrived: &Arrived) {
+    /// Keeps a delivery for the end of the session.
+    fn withhold(&mut self, arrived: Arrived) {
         let source = &self.sources[arrived.source];
         let message_id = arrived.delivery.properties.message_id().as_ref().map(|id| id.as_str());
         warn!(
             queue = source.queue,
             message_id, "message was delivered before and not acknowledged; handling it alone"
         );
+        self.withheld.push(arrived);
     }
 
-    /// After a first success, makes the consumers that hold one delivery anew.
-    async fn grow(&mut self, batch: &[Arrived]) -> Result<(), SessionError> {
-        for arrived in batch {
-            let source = &mut self.sources[arrived.source];
-            if source.consumer == Consumer::Probing {
-                source.consumer = Consumer::Growing;
-                source.cancel().await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn consumer_ended(&mut self, index: usize, ending: bool) -> Result<(), SessionError> {
-        let source = &mut self.sources[index];
-        match source.consumer {
-            // Only now are all deliveries of the old consumer handled, so that acknowledgements keep their order.
-            Consumer::Growing if !ending => {
-                let stream = source.consume(index, self.context.batch_max.saturating_mul(2)).await?;
-                source.consumer = Consumer::Full;
-                debug!(queue = source.queue, "consuming at full prefetch");
-                self.incoming.get_mut().push(stream);
-            }
-            _ if ending => source.consumer = Consumer::Ended,
-            _ => return Err(SessionError::Cancelled(source.queue.clone())),
+    /// Handles what was suspected, one by one, when everything else is settled and no more is delivered.
+    ///
+    /// To give it back instead would count as a delivery, and as the broker puts it behind what it gets back, a message
+    /// that kills workers could always be the next one: its neighbour would be given back until the broker sets it
+    /// aside, without having been tried once. In random order, so that after a few deaths of workers every neighbour
+    /// has been handled before the one that kills, whichever it is.
+    async fn handle_withheld(&mut self) -> Result<(), SessionError> {
+        let mut withheld = std::mem::take(&mut self.withheld);
+        fastrand::shuffle(&mut withheld);
+        for arrived in withheld {
+            settle::handle(&self.context, &mut self.sources, std::slice::from_ref(&arrived)).await?;
         }
         Ok(())
     }
@@ -233,7 +213,7 @@ impl<S: Service> Lane<S> {
     /// Asks for no more deliveries. What has arrived is still handled.
     async fn cancel_consumers(&mut self) -> Result<(), SessionError> {
         for source in &self.sources {
-            if !matches!(source.consumer, Consumer::Growing | Consumer::Ended) {
+            if source.consuming {
                 source.cancel().await?;
             }
         }
@@ -248,7 +228,6 @@ impl Source {
         index: usize,
         prefetch: u16,
     ) -> Result<BoxStream<'static, Incoming>, SessionError> {
-        // The prefetch counts for consumers that begin after it.
         self.channel.basic_qos(prefetch, BasicQosOptions { global: false }).await?;
         let consumer = self
             .channel

@@ -130,9 +130,6 @@ async fn a_queue_that_was_deleted_is_consumed_again_when_it_is_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_finishes_what_was_delivered_and_leaves_the_rest() {
     let mut scene = Scene::start().await;
-    // The first success lets the worker prefetch.
-    scene.add(1, scene.asking()).await;
-    scene.replies.next().await;
     scene.toys.close_gate();
     for n in 0..2000 {
         scene.add(1, scene.asking().with_message_id(format!("m{n}").into())).await;
@@ -141,13 +138,13 @@ async fn stopping_finishes_what_was_delivered_and_leaves_the_rest() {
     scene.toys.memory.gate.add_permits(1000);
     soon("the worker stops", scene.worker.task).await.unwrap().unwrap();
     let done = scene.toys.total().1;
-    assert!(done < 2001, "more was published than a worker prefetches");
+    assert!(done < 2000, "more was published than a worker prefetches");
     // What was on its way to the cancelled consumer comes back some moments later.
     eventually("everything is done or left", async || {
-        done + usize::try_from(scene.vhost.ready("toys.add").await).unwrap() == 2001
+        done + usize::try_from(scene.vhost.ready("toys.add").await).unwrap() == 2000
     })
     .await;
-    for _ in 0..done - 1 {
+    for _ in 0..done {
         scene.replies.next().await;
     }
 }
@@ -174,8 +171,6 @@ async fn two_workers_share_a_queue() {
 #[tokio::test(flavor = "multi_thread")]
 async fn deliveries_that_arrive_during_a_commit_become_one_batch() {
     let mut scene = Scene::start().await;
-    scene.add(1, scene.asking()).await;
-    scene.replies.next().await;
     scene.toys.close_gate();
     for _ in 0..200 {
         scene.add(1, scene.asking()).await;

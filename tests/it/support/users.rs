@@ -1,6 +1,10 @@
 //! The users service on a virtual host of its own, with worker processes on a file.
 
-use std::path::Path;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
 use lapin::{
     BasicProperties,
@@ -10,6 +14,7 @@ use lapin::{
 };
 use rabbitry::users::commands::COMMANDS;
 use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
 
 use super::{
     eventually,
@@ -64,6 +69,39 @@ impl Stage {
         self.send(command, &payload, self.asking("ask")).await;
         let reply = self.replies.next().await;
         (status(&reply), body(&reply))
+    }
+
+    /// The answers to commands whose message and correlation ids are these. As a reply may be lost with its worker, what
+    /// is not answered for a while is asked for again, as the client does; what is answered twice must be the same.
+    pub async fn answers(
+        &mut self,
+        command: &str,
+        payload: &Value,
+        ids: &BTreeSet<String>,
+        answers: &mut BTreeMap<String, Delivery>,
+    ) {
+        let until = Instant::now() + super::SOON;
+        while answers.len() < ids.len() {
+            match timeout(Duration::from_secs(2), self.replies.next()).await {
+                Ok(reply) => {
+                    let id = correlation(&reply);
+                    assert!(ids.contains(&id), "{reply:?}");
+                    match answers.get(&id) {
+                        Some(first) => {
+                            assert_eq!((status(first), body(first)), (status(&reply), body(&reply)))
+                        }
+                        None => drop(answers.insert(id, reply)),
+                    }
+                }
+                Err(_) => {
+                    for id in ids.iter().filter(|id| !answers.contains_key(*id)) {
+                        let properties = self.asking(id).with_message_id(id.as_str().into());
+                        self.send(command, payload, properties).await;
+                    }
+                }
+            }
+            assert!(Instant::now() < until, "{} of {} are answered", answers.len(), ids.len());
+        }
     }
 
     /// Stops the worker, and asserts what is left in the queues.
