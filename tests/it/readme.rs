@@ -58,7 +58,7 @@ fn value(expression: &str) -> String {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('_', "");
     let tokens: Vec<_> = spaced.split_whitespace().collect();
     let mut text = number(&mut tokens.iter().peekable()).to_string();
-    for end in (1..text.len()).rev().filter(|at| (text.len() - at) % 3 == 0).collect::<Vec<_>>() {
+    for end in (1..text.len()).rev().filter(|at| (text.len() - at).is_multiple_of(3)).collect::<Vec<_>>() {
         text.insert(end, ',');
     }
     text + unit
