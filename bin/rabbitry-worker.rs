@@ -22,8 +22,8 @@ use rabbitry::{
 };
 use tracing::{error, info, warn};
 
-/// Takes users commands from RabbitMQ, runs them on the store, and replies. Start it again, here or on another machine,
-/// to go faster.
+/// Takes users commands from RabbitMQ, runs them on the store, and replies. Start it again to go faster; on SQLite, on
+/// the same machine.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
