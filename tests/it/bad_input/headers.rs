@@ -89,7 +89,7 @@ async fn a_message_that_kills_its_worker_is_set_aside_and_its_neighbours_are_don
     worker.stop().await;
     for n in 0..20 {
         if n == 10 {
-            // lapin reads headers by recursion, and the program's stack is not as deep as this.
+            // lapin reads headers by recursion, and the stack of the thread it does so on is not this deep.
             let body = b"{\"username\":\"ann\",\"points\":1000}";
             publish_with_properties(&stage.vhost, "users.award", &deep(10_000), body);
         }
