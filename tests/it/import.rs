@@ -161,7 +161,7 @@ async fn an_interrupted_import_says_what_to_do_and_is_continued_by_running_it_ag
 async fn an_import_without_an_answer_ends_with_75_and_the_advice_to_run_it_again() {
     let stage = Stage::set().await;
     fs::write(stage.file("users.csv"), good_file(700)).unwrap();
-    let import = stage.run(&["import", "users.csv", "--timeout", "0.5"]).await.with_code(75);
+    let import = stage.run(&["import", "users.csv", "--timeout", "1"]).await.with_code(75);
     for part in ["lines 2 to 501", "not known", "run the same import again"] {
         assert!(import.err.contains(part), "{part}: {}", import.err);
     }
@@ -169,6 +169,21 @@ async fn an_import_without_an_answer_ends_with_75_and_the_advice_to_run_it_again
     stage.vhost.delete_queue("users.create").await;
     let import = stage.run(&["import", "users.csv"]).await.with_code(69);
     assert!(import.err.contains("topology apply"), "{}", import.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_username_that_stands_twice_is_not_sent_again_before_the_first_row_is_answered() {
+    let stage = Stage::set().await;
+    let file = good_file(1_400) + "user-0,late@example.com,1\n";
+    fs::write(stage.file("users.csv"), file).unwrap();
+    stage.run(&["import", "users.csv", "--timeout", "1"]).await.with_code(75);
+    eventually("two messages are sent", async || stage.vhost.ready("users.create").await >= 2).await;
+    assert_eq!(stage.vhost.ready("users.create").await, 2, "the third message waits for the first");
+
+    let _worker = stage.worker();
+    let import = stage.run(&["import", "users.csv"]).await.with_code(1);
+    assert_eq!(import.summary()["refused"], json!({"user_exists": 1}));
+    assert_eq!(stage.users()["user-0"].0, "user-0@example.com");
 }
 
 #[tokio::test(flavor = "multi_thread")]
