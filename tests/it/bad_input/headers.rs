@@ -9,6 +9,7 @@ use serde_json::json;
 use super::properties::with_header;
 use crate::support::{
     frames::publish_with_properties,
+    process::WorkerProcess,
     users::{Stage, new_user, points, status},
     vhost::{header, header_text},
 };
@@ -99,7 +100,8 @@ async fn a_message_that_kills_its_worker_is_set_aside_and_its_neighbours_are_don
     }
     let mut deaths = 0;
     let worker = loop {
-        let mut worker = stage.worker().await;
+        // It may die before it says that it consumes.
+        let mut worker = WorkerProcess::start(&stage.vhost, &stage.place);
         // Either it dies, or the broker has set the message aside.
         while worker.is_running() && stage.vhost.ready("users.dead").await == 0 {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;
