@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status worker workers build check test clean topology
+.PHONY: help demo up down status worker workers build check test test-ui clean topology
 
 export RABBITRY_HOME ?= $(CURDIR)/.rabbitry
 N ?= 1
@@ -47,6 +47,9 @@ check: ## Format, clippy, rustdoc: all without a warning
 
 test: ## Every test, on a private broker of its own that is stopped at the end
 	@tests/run.sh
+
+test-ui: ## Use the management UI in a real browser (Chromium; on Debian it is installed)
+	@tests/ui/run.sh
 
 clean: down ## Stop everything and delete what was built and stored
 	rm -rf "$(RABBITRY_HOME)"

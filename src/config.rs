@@ -104,10 +104,16 @@ fn derived(broker: &str) -> Result<Url, url::ParseError> {
 pub struct StoreArgs {
     /// The store: sqlite:/path/to/users.db (default: users.db in the folder of `make up`, else in the user's data
     /// folder)
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true, value_name = "URL")]
     database_url: Option<String>,
     /// A file that holds the store's URL, such as a mounted secret
-    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE", conflicts_with = "database_url")]
+    #[arg(
+        long,
+        env = "DATABASE_URL_FILE",
+        global = true,
+        value_name = "FILE",
+        conflicts_with = "database_url"
+    )]
     database_url_file: Option<PathBuf>,
 }
 

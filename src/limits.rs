@@ -22,6 +22,8 @@ pub const LIST_LIMIT_DEFAULT: u16 = 100;
 pub const SHORT_STRING_MAX: usize = 255;
 /// Longest text about one problem, in bytes: it may quote what the sender wrote.
 pub const DETAIL_MAX: usize = 500;
+/// Longest header of a trace context that is echoed, in bytes (W3C Trace Context, 3.3.1.5: at least 512).
+pub const TRACE_CONTEXT_MAX: usize = 512;
 /// Largest table of headers that a dead letter keeps, in bytes. It has to fit into one frame (131,072 bytes by
 /// default) together with the reason.
 pub const DEAD_LETTER_HEADERS_MAX: usize = 64 * 1024;

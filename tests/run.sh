@@ -13,6 +13,9 @@ finish() {
 }
 trap finish EXIT
 
+python=$(realpath -m "${CARGO_TARGET_DIR:-target}/python")
+tests/clients/prepare.sh "$python"
+export RABBITRY_TEST_PYTHON=$python/bin/python
 cargo test --locked --no-run
 rabbitmq/broker.sh up
 cargo test --locked "$@"

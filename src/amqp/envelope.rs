@@ -8,7 +8,7 @@ use lapin::{
 
 use super::{reply_to::Trust, short, text};
 use crate::{
-    limits::DEAD_LETTER_HEADERS_MAX,
+    limits::{DEAD_LETTER_HEADERS_MAX, TRACE_CONTEXT_MAX},
     service::{CommandSpec, Problem, Reply, Request, Service, payload},
 };
 
@@ -39,7 +39,7 @@ impl Envelope {
         let reply_to = named.clone().filter(|queue| trust.allows(queue));
         let trace = ["traceparent", "tracestate"]
             .into_iter()
-            .filter_map(|name| Some((name, header(properties, name)?.clone())));
+            .filter_map(|name| Some((name, trace_context(header(properties, name)?)?)));
         Self {
             command,
             distrusted: named.is_some() && reply_to.is_none(),
@@ -87,6 +87,14 @@ impl Envelope {
             Some(id) => properties.with_correlation_id(short(id)),
             None => properties,
         }
+    }
+}
+
+/// A header of the trace context, if it can be one. It is echoed, and all properties of a reply travel in one frame.
+fn trace_context(value: &AMQPValue) -> Option<AMQPValue> {
+    match value {
+        AMQPValue::LongString(text) if text.as_bytes().len() <= TRACE_CONTEXT_MAX => Some(value.clone()),
+        _ => None,
     }
 }
 

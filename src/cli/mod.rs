@@ -8,6 +8,7 @@ mod import;
 mod output;
 mod send;
 mod status;
+mod store;
 mod topology;
 
 use std::time::Duration;
@@ -30,21 +31,22 @@ use import::ImportArgs;
 use output::Format;
 use send::{SendArgs, UserCommand};
 use status::StatusArgs;
+use store::StoreCommand;
 use topology::TopologyArgs;
 
 /// Sends users commands over RabbitMQ and shows the replies.
 #[derive(Debug, Parser)]
 #[command(name = "rabbitry", version, max_term_width = 100)]
 pub struct Cli {
-    #[command(flatten)]
-    broker: BrokerArgs,
     /// Print JSON, as is done when the output is piped
     #[arg(long, global = true)]
     json: bool,
-    /// Seconds until the outcome must be known; the command is not executed later [default: 10; of each message of an
-    /// import: 300]
+    /// Seconds until the outcome must be known; the command is not executed later (default: 10; for each message of an
+    /// import: 300)
     #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
     timeout: Option<Duration>,
+    #[command(flatten)]
+    broker: BrokerArgs,
     #[command(subcommand)]
     action: Action,
 }
@@ -55,6 +57,8 @@ enum Action {
     User(UserCommand),
     /// Send a command as JSON; `-` reads one command a line from standard input
     Send(SendArgs),
+    /// Copy the store into a file, or check that one is whole
+    Store(StoreCommand),
     /// Show the queues, the dead letters, the workers and the broker
     Status(StatusArgs),
     /// What was set aside: look at it, send it again, drop it
@@ -94,6 +98,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "rabbitry", &mut std::io::stdout());
             Ok(())
         }
+        Action::Store(command) => store::run(command, format).await,
         Action::Status(args) => status::run(&cli.broker, args, format).await,
         Action::DeadLetters(action) => {
             dead_letters::run(&cli.broker, action, cli.timeout.unwrap_or(CALL_TIMEOUT), format).await
@@ -130,5 +135,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_global_flags_are_taken_before_and_after_every_command() {
+        let lines: [&[&str]; 4] = [&["get", "ann"], &["send", "get", "{}"], &["store", "check"], &["list"]];
+        for line in lines {
+            let global = ["--json", "--timeout", "3"];
+            for line in [[&global[..], line].concat(), [line, &global[..]].concat()] {
+                let cli = Cli::try_parse_from([&["rabbitry"], &line[..]].concat()).unwrap();
+                assert!(cli.json && cli.timeout == Some(Duration::from_secs(3)), "{line:?}");
+            }
+        }
     }
 }
