@@ -96,11 +96,6 @@ pub async fn run(mut command: Command) -> Said {
     process.end().await
 }
 
-/// Runs a program with something on its standard input.
-pub async fn run_with_input(command: Command, input: String) -> Said {
-    run_with_lines(command, std::iter::once(input)).await
-}
-
 /// Runs a program that is fed for as long as there is something; what a program that has ended does not read is lost.
 pub async fn run_with_lines(
     mut command: Command,
