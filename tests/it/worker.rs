@@ -16,7 +16,10 @@ use tokio_util::sync::CancellationToken;
 use crate::support::{
     eventually,
     process::{WorkerProcess, cli, run_with_lines, worker},
-    users::{Stage, body, correlation, new_user, points, query, status, user, wait_for_points},
+    users::{
+        ForeignWriter, Stage, body, correlation, is_replayed, new_user, points, query, status, user,
+        wait_for_points,
+    },
     vhost::request,
 };
 
@@ -95,16 +98,20 @@ async fn a_term_signal_finishes_what_was_delivered_and_ends_with_0() {
     let worker = stage.worker().await;
     stage.ask("create", new_user("ann", 0)).await;
     let total = 5000;
+    // Nothing is done before all is there.
+    let foreign = ForeignWriter::begin(&stage.place.store());
     stage.vhost.publish_all("users.award", awards(&stage, "ann", total)).await;
+    foreign.end();
     stage.replies.next().await;
     let log = worker.stop().await;
     assert!(log.contains("stopped; nothing was left unfinished"), "{log}");
     let done = usize::try_from(points(&stage.place.store(), "ann")).unwrap();
     let left = usize::try_from(stage.vhost.ready("users.award").await).unwrap();
+    assert!(left > 0, "it was stopped in the middle");
     assert_eq!(done + left, total);
     // Every command that was done was answered.
     for _ in 1..done {
-        assert!(!crate::support::users::is_replayed(&stage.replies.next().await));
+        assert!(!is_replayed(&stage.replies.next().await));
     }
     let worker = stage.worker().await;
     for _ in done..total {

@@ -312,8 +312,11 @@ impl Attempt {
         self.tries.push((link.clone(), outgoing.correlation_id.clone()));
         let until = self.deadline.min(Instant::now() + self.patience);
         self.patience *= 2;
-        if !link.publish(outgoing).await {
-            return Outcome::Lost;
+        // A broker that blocks publishers lets the queue before the publisher grow full.
+        match timeout_at(until, link.publish(outgoing)).await {
+            Ok(true) => {}
+            Ok(false) => return Outcome::Lost,
+            Err(_) => return Outcome::Silence,
         }
         self.published = true;
         self.refused = false;

@@ -17,7 +17,10 @@ async fn after_a_kill_everything_is_done_exactly_once_and_answered() {
     let worker = stage.worker().await;
     stage.ask("create", new_user("ann", 0)).await;
     let total: usize = 3000;
+    // Nothing is done before all is there.
+    let foreign = ForeignWriter::begin(&stage.place.store());
     stage.vhost.publish_all("users.award", awards(&stage, "ann", total)).await;
+    foreign.end();
     let mut answers = BTreeMap::new();
     for _ in 0..20 {
         let reply = stage.replies.next().await;
