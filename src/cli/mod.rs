@@ -51,6 +51,13 @@ pub struct Cli {
     action: Action,
 }
 
+impl Cli {
+    /// Whether [`run`] itself ends when it is interrupted, as it has something to tell then.
+    pub fn tells_of_interruption(&self) -> bool {
+        matches!(self.action, Action::Import(_))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Action {
     #[command(flatten)]

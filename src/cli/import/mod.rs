@@ -26,13 +26,13 @@ use std::{
     io,
     num::NonZeroUsize,
     path::PathBuf,
-    pin::pin,
+    pin::{Pin, pin},
     time::{Duration, Instant},
 };
 
 use clap::Args;
 use indicatif::HumanCount;
-use tokio::{sync::mpsc, time::interval};
+use tokio::{signal::ctrl_c, sync::mpsc, time::interval};
 
 use super::{Failure, Producer, files::FileFormat, output::Format, send::warn_if_nobody_consumes};
 use crate::{exit, limits::IMPORT_IN_FLIGHT};
@@ -91,11 +91,13 @@ pub(super) async fn run<C: Future<Output = Result<Producer, Failure>>>(
 ) -> Result<(), Failure> {
     let input = Input::open(&args.file, args.format)?;
     let refused = create_refused_file(&args)?;
-    let producer = connect().await?;
-    for command in ["create", "promote"].into_iter().take(1 + usize::from(args.promote)) {
-        let checked = warn_if_nobody_consumes(&producer, command).await;
-        checked.map_err(|error| Failure::of_call(&error, ""))?;
-    }
+    let mut interruption = pin!(ctrl_c());
+    let producer = tokio::select! {
+        producer = prepare(connect(), args.promote) => producer?,
+        _ = &mut interruption => {
+            return Err(Failure::new(exit::INTERRUPTED, "interrupted before anything was sent"));
+        }
+    };
     let sender = Sender { client: producer.client.clone(), timeout: producer.timeout, promote: args.promote };
     let mut import = Import {
         flight: Flight::new(sender, args.in_flight.get()),
@@ -106,13 +108,26 @@ pub(super) async fn run<C: Future<Output = Result<Producer, Failure>>>(
         last_line: 0,
     };
     let began = Instant::now();
-    let ended = import.run(input.read()).await;
+    let ended = import.run(input.read(), interruption).await;
     let interrupted = ended.as_ref().is_err_and(|failure| failure.code == exit::INTERRUPTED);
     let result = import.end(ended, began.elapsed(), &args, format);
     if !interrupted {
         producer.client.close().await;
     }
     result
+}
+
+/// Connects, and looks whether the commands have their queues.
+async fn prepare(
+    connect: impl Future<Output = Result<Producer, Failure>>,
+    promote: bool,
+) -> Result<Producer, Failure> {
+    let producer = connect.await?;
+    for command in ["create", "promote"].into_iter().take(1 + usize::from(promote)) {
+        let checked = warn_if_nobody_consumes(&producer, command).await;
+        checked.map_err(|error| Failure::of_call(&error, ""))?;
+    }
+    Ok(producer)
 }
 
 fn create_refused_file(args: &ImportArgs) -> Result<RefusedFile, Failure> {
@@ -145,8 +160,11 @@ struct Import {
 
 impl Import {
     /// Sends chunks and takes answers, until all is done or nothing more can be.
-    async fn run(&mut self, mut chunks: mpsc::Receiver<io::Result<Chunk>>) -> Result<(), Failure> {
-        let mut interrupted = pin!(tokio::signal::ctrl_c());
+    async fn run<T>(
+        &mut self,
+        mut chunks: mpsc::Receiver<io::Result<Chunk>>,
+        mut interruption: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<(), Failure> {
         let mut ticks = interval(TICK);
         let mut next: Option<Chunk> = None;
         let mut all_read = false;
@@ -161,7 +179,7 @@ impl Import {
             }
             tokio::select! {
                 biased;
-                _ = &mut interrupted => return Err(self.interrupted()),
+                _ = &mut interruption => return Err(self.interrupted()),
                 _ = ticks.tick() => self.progress.tick(),
                 Some(outcome) = self.flight.next() => match outcome {
                     Ok(answered) => self.settle(&answered)?,
