@@ -104,8 +104,19 @@ impl Stage {
         }
     }
 
-    /// Stops the worker, and asserts what is left in the queues.
+    /// Stops the worker when it has nothing to do, and asserts what is left in the queues.
     pub async fn end(self, worker: WorkerProcess, left: &[(&str, u32)]) -> String {
+        for command in COMMANDS {
+            let queue = format!("users.{}", command.name);
+            let expected = left.iter().find(|(name, _)| *name == queue).map_or(0, |(_, count)| *count);
+            // What was sent a second time, or comes back from a worker that was killed, is handled too. The broker has
+            // noticed a worker's end when its consumer is gone.
+            crate::support::eventually(&format!("{queue} is quiet"), async || {
+                let (ready, consumers) = self.vhost.counts(&queue).await;
+                ready == expected && consumers <= 1
+            })
+            .await;
+        }
         let log = worker.stop().await;
         self.vhost.assert_left(left).await;
         log
