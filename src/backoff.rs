@@ -17,9 +17,9 @@ impl Backoff {
         Self { first, last, tries: 0, tried_at: Instant::now() }
     }
 
-    /// The back-off of connections: up to 30 seconds.
+    /// The back-off of connections: up to 5 seconds, so that work goes on soon after a broker is back.
     pub fn of_connections() -> Self {
-        Self::new(Duration::from_millis(100), Duration::from_secs(30))
+        Self::new(Duration::from_millis(100), Duration::from_secs(5))
     }
 
     /// The back-off of a store that does not answer: up to 5 seconds.

@@ -19,7 +19,7 @@ use lapin::{
 };
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     connection::{BrokerUrl, ConnectError, close, connect, is_access_refused, is_not_found, process_name},
@@ -176,6 +176,7 @@ impl<S: Service> Server<S> {
             // A poison message has to be delivered until the broker's limit; the pause it makes is to be short.
             Pace::OneByOne => Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
         };
+        let mut away = false;
         loop {
             let name = self.connection_name(commands, pace);
             let error = match session::run(&self.url, &name, context, commands, pace, shutdown).await {
@@ -191,8 +192,11 @@ impl<S: Service> Server<S> {
                     error!(%error, "session ended; consuming again once the store answers");
                     self.wait_for_store(shutdown).await;
                 }
+                // One line for each change of state, however long it lasts.
+                SessionError::Connect(_) if away => debug!(%error, "still no session"),
                 _ => warn!(%error, "session ended; opening another"),
             }
+            away = matches!(error, SessionError::Connect(_));
             if shutdown.is_cancelled() {
                 return End::Shutdown;
             }
@@ -225,6 +229,7 @@ impl<S: Service> Server<S> {
     /// Waits for the broker and looks whether everything is there. `None` if shut down meanwhile.
     async fn check_topology(&self, shutdown: &CancellationToken) -> Result<Option<()>, StartError> {
         let mut backoff = Backoff::of_connections();
+        let mut warned = false;
         loop {
             match self.find_missing().await {
                 Ok(None) => return Ok(Some(())),
@@ -234,7 +239,11 @@ impl<S: Service> Server<S> {
                 Err(error @ ConnectError::NotPermitted { .. }) => {
                     return Err(StartError::NotPermitted(error.to_string()));
                 }
-                Err(error) => warn!(%error, "waiting for the broker"),
+                Err(error) if !warned => {
+                    warned = true;
+                    warn!(%error, "waiting for the broker");
+                }
+                Err(error) => debug!(%error, "still waiting for the broker"),
             }
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(None),
