@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status worker workers build check test clean topology
+.PHONY: help demo up down status worker workers build check test bench clean topology
 
 export RABBITRY_HOME ?= $(CURDIR)/.rabbitry
 N ?= 1
@@ -46,6 +46,10 @@ check: ## Format, clippy, rustdoc: all without a warning
 
 test: ## Every test, on a private broker of its own that is stopped at the end
 	@tests/run.sh
+
+bench: ## Measure the worker beside a bare echo (QUICK=1: a minute; BENCH=--help lists the options)
+	@cargo bench --locked --bench bench --no-run
+	@tests/with-broker.sh cargo bench --locked --bench bench -- $(if $(QUICK),--quick) $(BENCH)
 
 clean: down ## Stop everything and delete what was built and stored
 	rm -rf "$(RABBITRY_HOME)"

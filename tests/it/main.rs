@@ -3,5 +3,6 @@
 
 mod batching;
 mod engine;
+mod interval;
 mod store_contract;
 mod support;
