@@ -19,7 +19,8 @@ up: build topology ## Start RabbitMQ (yours by AMQP_URL, an installed one, Docke
 
 topology:
 	@$(BROKER) up
-	@$(RELEASE)/rabbitry topology apply
+	@$(RELEASE)/rabbitry topology apply >/dev/null
+	@echo "topology: the exchanges, queues and policies of rabbitmq/definitions.json are in place"
 
 down: ## Stop what was started here: workers and the private broker; data stay
 	@bin/workers.sh stop

@@ -9,7 +9,9 @@ run=$(date +%s)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-say() { printf '\n\033[1m# %s\033[0m\n' "$*"; }
+say() {
+    if [[ -t 1 ]]; then printf '\n\033[1m# %s\033[0m\n' "$*"; else printf '\n# %s\n' "$*"; fi
+}
 
 # Shows a command line and runs it; the exit code must be the expected one.
 show() {
@@ -51,7 +53,7 @@ kill_under_load() {
     seq -f "{\"username\":\"load-$run-%05.0f\",\"email\":\"load@example.com\"}" "$count" >"$scratch/commands"
     rabbitry send create - --in-flight "$count" --timeout 60 <"$scratch/commands" >"$scratch/replies" &
     local producer=$!
-    victim=$("$root/bin/workers.sh" pids | head -n 1)
+    read -r victim < <("$root/bin/workers.sh" pids)
     # As soon as the first replies are there, the rest is in flight.
     until [[ -s $scratch/replies ]]; do sleep 0.01; done
     kill -9 "$victim"

@@ -7,10 +7,10 @@ home=${RABBITRY_HOME:-$root/.rabbitry}
 folder=$home/workers
 worker=${WORKER:-$root/target/release/rabbitry-worker}
 
-# A pid may have been taken by another program since it was written down.
+# A pid may have been taken by another program since it was written down, and a dead process may not be reaped yet.
 is_worker() {
-    local command
-    command=$(ps -o args= -p "$1" 2>/dev/null) && [[ $command == *rabbitry-worker* ]]
+    local process
+    process=$(ps -o stat=,args= -p "$1" 2>/dev/null) && [[ $process == *rabbitry-worker* && $process != Z* ]]
 }
 
 pids() {

@@ -154,7 +154,12 @@ pub struct LogArgs {
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
     /// What to log: a level, or filters as tracing has them (info, or rabbitry=debug,lapin=warn)
-    #[arg(long, env = "RUST_LOG", default_value = "info,lapin=off", value_name = "FILTER")]
+    #[arg(
+        long,
+        env = "RUST_LOG",
+        default_value = "info,lapin=off,refinery_core=warn",
+        value_name = "FILTER"
+    )]
     pub log_level: String,
 }
 

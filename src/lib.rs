@@ -27,6 +27,7 @@ pub mod config;
 pub mod exit;
 pub mod home;
 pub mod limits;
+pub mod management;
 pub mod service;
 pub mod shutdown;
 pub mod telemetry;

@@ -28,6 +28,8 @@ pub const DEAD_LETTER_HEADERS_MAX: usize = 64 * 1024;
 
 /// Commands in one transaction, unless configured.
 pub const BATCH_MAX: u16 = 256;
+/// Bytes of bodies after which a batch is cut, so that arrays do not make a transaction that holds up other writers.
+pub const BATCH_BYTES_MAX: usize = 256 * 1024;
 /// Time to reach and open a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections of a publisher's pool.
@@ -35,7 +37,7 @@ pub const POOL_SIZE: usize = 2;
 /// Messages that a client publishes without a confirm at a time.
 pub const CONFIRM_WINDOW: usize = 1024;
 /// How long a client waits for a first reply before it sends the same command again; the time doubles.
-pub const RESEND_AFTER: Duration = Duration::from_secs(2);
+pub const RESEND_AFTER: Duration = Duration::from_secs(5);
 /// Seconds between heartbeats, unless the broker's URL says otherwise: a dead peer is noticed after two of them.
 pub const HEARTBEAT_SECONDS: u16 = 10;
 /// How long acknowledgements wait for the replies before them to be written.
@@ -47,9 +49,19 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a batch is kept for a store that does not answer. It lies below the broker's consumer timeout (30
 /// minutes), at which the broker would close the channel.
 pub const STORE_PATIENCE: Duration = Duration::from_secs(20 * 60);
+/// How long a store may take to say whether it is there.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Deliveries of a message from which on it is suspected of killing workers, and handled alone.
 pub const SUSPECT_DELIVERY_COUNT: i64 = 2;
 /// Unsuspected successes after which a queue is consumed at full speed again.
 pub const QUARANTINE_SUCCESSES: u32 = 32;
 /// Time without a delivery after which a queue is consumed at full speed again.
 pub const QUARANTINE_IDLE: Duration = Duration::from_secs(2);
+/// Time for one request to the broker's management API.
+pub const MANAGEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Largest answer of the management API that is read, in bytes.
+pub const MANAGEMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Dead letters that are looked at, unless the command line says otherwise: all of them are held at the broker.
+pub const DEAD_LETTERS_LOOKED_AT: u32 = 1000;
+/// Dead letters that are sent again without a confirm at a time.
+pub const REQUEUE_WINDOW: usize = 64;

@@ -108,20 +108,30 @@ pub fn dead_letter_properties(message: &BasicProperties, queue: &str, reason: &P
     headers.insert("code".into(), text(reason.code.name));
     headers.insert("detail".into(), text(&reason.detail));
     headers.insert("queue".into(), text(queue));
-    let mut dead = BasicProperties::default().with_headers(headers).with_delivery_mode(2);
+    let dead = republished(message, headers);
+    match message.reply_to().clone() {
+        Some(reply_to) => dead.with_reply_to(reply_to),
+        None => dead,
+    }
+}
+
+/// The properties of a message that is published once more, persistent and with these headers: those that are the
+/// producer's, but for `reply_to`.
+pub(super) fn republished(message: &BasicProperties, headers: FieldTable) -> BasicProperties {
+    let mut copy = BasicProperties::default().with_headers(headers).with_delivery_mode(2);
     macro_rules! copy {
         ($($get:ident $with:ident),*) => {$(
             if let Some(value) = message.$get().clone() {
-                dead = dead.$with(value);
+                copy = copy.$with(value);
             }
         )*};
     }
     copy!(
         content_type with_content_type, content_encoding with_content_encoding, priority with_priority,
-        correlation_id with_correlation_id, reply_to with_reply_to, message_id with_message_id,
-        timestamp with_timestamp, kind with_type, app_id with_app_id
+        correlation_id with_correlation_id, message_id with_message_id, timestamp with_timestamp,
+        kind with_type, app_id with_app_id
     );
-    dead
+    copy
 }
 
 /// All properties of a message travel in one frame, which a table cannot leave without closing the connection.
@@ -147,7 +157,7 @@ pub(super) fn header<'a>(properties: &'a BasicProperties, name: &str) -> Option<
     properties.headers().as_ref()?.inner().get(name)
 }
 
-fn deadline(value: &AMQPValue) -> Result<i64, Problem> {
+pub(super) fn deadline(value: &AMQPValue) -> Result<i64, Problem> {
     integer(value).or_else(|| decimal(value)).ok_or_else(|| {
         Problem::invalid_field(
             "deadline",

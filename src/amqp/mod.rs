@@ -7,6 +7,7 @@ pub mod client;
 
 pub mod connection;
 pub mod dead_letter;
+pub mod dead_letter_queue;
 pub mod envelope;
 pub mod replies;
 pub mod reply_to;

@@ -1,8 +1,11 @@
 //! `rabbitry`: the producer of users commands, and the operator's tools.
 
+mod dead_letters;
 mod failure;
 mod output;
 mod send;
+mod status;
+mod topology;
 
 use std::time::Duration;
 
@@ -16,9 +19,12 @@ use crate::{
     },
     config::BrokerArgs,
 };
+use dead_letters::DeadLetters;
 pub use failure::Failure;
 use output::Format;
 use send::{SendArgs, UserCommand};
+use status::StatusArgs;
+use topology::TopologyArgs;
 
 /// Sends users commands over RabbitMQ and shows the replies.
 #[derive(Debug, Parser)]
@@ -42,6 +48,13 @@ enum Action {
     User(UserCommand),
     /// Send a command as JSON; `-` reads one command a line from standard input
     Send(SendArgs),
+    /// Show the queues, the dead letters, the workers and the broker
+    Status(StatusArgs),
+    /// What was set aside: look at it, send it again, drop it
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
+    /// The exchanges, queues, bindings and policies that the service needs
+    Topology(TopologyArgs),
     /// Print a script that completes commands and flags in a shell
     Completions {
         /// For which shell
@@ -71,6 +84,9 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "rabbitry", &mut std::io::stdout());
             Ok(())
         }
+        Action::Status(args) => status::run(&cli.broker, args, format).await,
+        Action::DeadLetters(action) => dead_letters::run(&cli.broker, action, cli.timeout, format).await,
+        Action::Topology(args) => topology::run(&cli.broker, args, format).await,
         Action::User(command) => {
             let producer = Producer::connect(&cli.broker, cli.timeout).await?;
             send::run_one(producer, command.into_command(), format).await
@@ -94,5 +110,15 @@ impl Producer {
         let name = format!("rabbitry {}", process_name());
         let client = Client::connect(url, "users", &name).await?;
         Ok(Self { client, timeout })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
     }
 }

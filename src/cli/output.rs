@@ -30,10 +30,10 @@ impl Format {
 pub(super) fn print_answer(format: Format, body: &[u8]) -> Result<(), Failure> {
     if format == Format::Table {
         if let Ok(user) = serde_json::from_slice::<User>(body) {
-            return print(&users_table(&[user]).to_string());
+            return print_table(&users_table(&[user]));
         }
         if let Ok(page) = serde_json::from_slice::<Page>(body) {
-            print(&users_table(&page.users).to_string())?;
+            print_table(&users_table(&page.users))?;
             if let Some(next) = page.next {
                 eprintln!("there are more: rabbitry list --after {next}");
             }
@@ -66,6 +66,11 @@ fn users_table(users: &[User]) -> Table {
     table
 }
 
+/// Prints a table without the padding at the ends of its lines.
+pub(super) fn print_table(table: &Table) -> Result<(), Failure> {
+    table.lines().try_for_each(|line| print(line.trim_end()))
+}
+
 /// An empty table in the style of this program.
 pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
@@ -74,4 +79,9 @@ pub(super) fn table(header: &[&str]) -> Table {
         column.set_padding((0, 2));
     }
     table
+}
+
+/// Text that somebody else wrote, fit for a terminal: what could steer it is replaced.
+pub(super) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

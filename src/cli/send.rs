@@ -126,7 +126,8 @@ pub(super) struct SendArgs {
     #[arg(value_parser = clap::builder::PossibleValuesParser::new(COMMANDS.iter().map(|command| command.name)))]
     command: String,
     /// The payload: an object, or an array of them; `-` reads one a line from standard input
-    json: String,
+    #[arg(value_name = "JSON")]
+    payload: String,
     /// With `-`: how many commands are under way at a time
     #[arg(long, default_value = "64", value_name = "N")]
     in_flight: NonZeroUsize,
@@ -141,8 +142,8 @@ fn message(name: &str, body: String, sending: &Sending) -> Command {
 
 /// Sends what `rabbitry send` was given.
 pub(super) async fn run(producer: Producer, args: SendArgs, format: Format) -> Result<(), Failure> {
-    if args.json != "-" {
-        let command = message(&args.command, args.json.clone(), &args.sending);
+    if args.payload != "-" {
+        let command = message(&args.command, args.payload.clone(), &args.sending);
         return run_one(producer, (command, args.sending), format).await;
     }
     if args.sending.message_id.is_some() {

@@ -99,8 +99,8 @@ impl Model {
             },
             ("promote", Some((_, points, status))) => {
                 *status = match *points {
-                    ..51 => "Bronze",
-                    ..101 => "Silver",
+                    ..=50 => "Bronze",
+                    51..=100 => "Silver",
                     _ => "Gold",
                 };
                 self.user(200, &name)

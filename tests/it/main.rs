@@ -4,5 +4,6 @@
 mod batching;
 mod engine;
 mod interval;
+mod pressure;
 mod store_contract;
 mod support;

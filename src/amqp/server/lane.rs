@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     amqp::{connection::process_name, envelope::delivery_count, queue, short},
-    limits::{QUARANTINE_IDLE, QUARANTINE_SUCCESSES, SUSPECT_DELIVERY_COUNT},
+    limits::{BATCH_BYTES_MAX, QUARANTINE_IDLE, QUARANTINE_SUCCESSES, SUSPECT_DELIVERY_COUNT},
     service::{CommandSpec, Service},
 };
 
@@ -164,7 +164,9 @@ impl<S: Service> Lane<S> {
             }
         }
         if !batch.is_empty() {
-            settle::handle(&self.context, &mut self.sources, &batch).await?;
+            for part in parts(&batch) {
+                settle::handle(&self.context, &mut self.sources, part).await?;
+            }
             if self.pace == Pace::Full && !ending && reason.is_none() {
                 self.grow(&batch).await?;
             }
@@ -258,6 +260,20 @@ impl Source {
     }
 }
 
+/// Cuts what has arrived into batches of bounded size: arrays make a message a thousand times as large as a command,
+/// and a transaction holds up other writers for as long as it takes.
+fn parts(arrived: &[Arrived]) -> impl Iterator<Item = &[Arrived]> {
+    let mut bytes = 0;
+    arrived.chunk_by(move |before, _| {
+        bytes += before.delivery.data.len();
+        let fits = bytes < BATCH_BYTES_MAX;
+        if !fits {
+            bytes = 0;
+        }
+        fits
+    })
+}
+
 /// The stream's end is told too: it means that the broker cancelled the consumer.
 fn tagged(
     deliveries: impl Stream<Item = lapin::Result<Delivery>> + Send + 'static,
@@ -269,4 +285,24 @@ fn tagged(
             Err(error) => Incoming::Failed(error),
         })
         .chain(stream::iter([Incoming::Ended(source)]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrived(bytes: usize) -> Arrived {
+        let delivery = Delivery::mock(1, "".into(), "".into(), false, vec![b' '; bytes]);
+        Arrived { source: 0, delivery }
+    }
+
+    #[test]
+    fn batches_are_cut_by_size_and_keep_their_order() {
+        let sizes = |arrived: &[Arrived]| -> Vec<usize> { parts(arrived).map(<[_]>::len).collect() };
+        let small: Vec<_> = (0..300).map(|_| arrived(100)).collect();
+        assert_eq!(sizes(&small), [300]);
+        let large: Vec<_> =
+            [1, BATCH_BYTES_MAX, 1, BATCH_BYTES_MAX / 2, BATCH_BYTES_MAX / 2, 7].map(arrived).into();
+        assert_eq!(sizes(&large), [2, 3, 1]);
+    }
 }

@@ -17,6 +17,7 @@ use lapin::{
     options::{ExchangeDeclareOptions, QueueDeclareOptions},
     types::FieldTable,
 };
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -29,7 +30,7 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    limits::{BATCH_MAX, CONNECT_TIMEOUT, STORE_PATIENCE},
+    limits::{BATCH_MAX, CONNECT_TIMEOUT, READY_TIMEOUT, STORE_PATIENCE},
     service::{CommandSpec, Service},
 };
 use session::{End, Pace, SessionError};
@@ -211,7 +212,7 @@ impl<S: Service> Server<S> {
 
     async fn wait_for_store(&self, shutdown: &CancellationToken) {
         let mut backoff = Backoff::of_connections();
-        while self.service.ready().await.is_err() {
+        while !matches!(timeout(READY_TIMEOUT, self.service.ready()).await, Ok(Ok(()))) {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = backoff.wait() => {}

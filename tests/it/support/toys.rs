@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -43,6 +43,8 @@ pub struct Memory {
     pub there: AtomicBool,
     /// Batches wait here; open by default.
     pub gate: Semaphore,
+    /// How long each batch takes: a store of a known, small capacity.
+    pub pause_ms: AtomicU64,
     /// Batches that were begun.
     pub begun: AtomicUsize,
     /// The longest batch.
@@ -105,6 +107,7 @@ impl Toys {
             state: Mutex::default(),
             there: AtomicBool::new(true),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
+            pause_ms: AtomicU64::new(0),
             begun: AtomicUsize::new(0),
             longest: AtomicUsize::new(0),
         };
@@ -143,6 +146,7 @@ impl Service for Toys {
         self.memory.longest.fetch_max(batch.len(), Ordering::SeqCst);
         self.memory.gate.acquire().await.unwrap().forget();
         self.ready().await?;
+        tokio::time::sleep(Duration::from_millis(self.memory.pause_ms.load(Ordering::SeqCst))).await;
         let mut stored = self.memory.state.lock().unwrap();
         let mut working = Working { total: stored.total, journal: Vec::new() };
         let mut inbox = Inbox::default();

@@ -5,6 +5,7 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::{
+    connection::described,
     place::{Identity, Place},
     transaction::leaves_connection_sound,
 };
@@ -74,7 +75,7 @@ impl Session {
             if !leaves_connection_sound(&error) {
                 self.connection = None;
             }
-            self.unavailable(&format!("cannot {attempt}: {error}"))
+            self.unavailable(&format!("cannot {attempt}: {}", described(&error)))
         })
     }
 

@@ -1,0 +1,135 @@
+//! `rabbitry status`: queues, dead letters, workers and the broker, once or again and again.
+
+use std::{
+    io::{IsTerminal, stdout},
+    time::Duration,
+};
+
+use clap::Args;
+use comfy_table::CellAlignment;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{
+    Failure,
+    output::{Format, print, printable, table},
+    seconds,
+};
+use crate::{
+    config::{BrokerArgs, ManagementArgs},
+    management::{
+        Management,
+        status::{self, Status, Worker},
+    },
+    service::to_json,
+    users::commands::COMMANDS,
+};
+
+/// How the state is shown.
+#[derive(Debug, Args)]
+pub(super) struct StatusArgs {
+    /// Show it again and again, every so many seconds, until Ctrl-C
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2", value_parser = seconds)]
+    watch: Option<Duration>,
+    #[command(flatten)]
+    management: ManagementArgs,
+}
+
+/// Clears the screen and begins at its top.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+/// Begins at the screen's top and clears what is below, which does not flicker.
+const REDRAW: &str = "\x1b[H\x1b[J";
+
+/// Runs `rabbitry status`.
+pub(super) async fn run(broker: &BrokerArgs, args: StatusArgs, format: Format) -> Result<(), Failure> {
+    let vhost = broker.broker()?.vhost().to_owned();
+    let management = Management::new(&args.management.management(broker)?)?;
+    let commands: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
+    let read = async || status::read(&management, &vhost, "users", &commands).await;
+    // The first time an error is the answer; later it is a state of the broker like others.
+    let first = shown(&read().await?, format);
+    let Some(period) = args.watch else { return print(&first) };
+    let in_place = stdout().is_terminal() && format == Format::Table;
+    print(&format!("{}{first}", if in_place { CLEAR } else { "" }))?;
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let frame = match read().await {
+            Ok(status) => shown(&status, format),
+            Err(error) if format == Format::Json => {
+                serde_json::json!({"error": error.to_string()}).to_string()
+            }
+            Err(error) => error.to_string(),
+        };
+        print(&format!("{}{frame}", if in_place { REDRAW } else { "" }))?;
+    }
+}
+
+fn shown(status: &Status, format: Format) -> String {
+    match format {
+        Format::Json => String::from_utf8_lossy(&to_json(status)).into_owned(),
+        Format::Table => for_people(status),
+    }
+}
+
+fn for_people(status: &Status) -> String {
+    let broker = &status.broker;
+    let node = broker.node.as_deref().map_or_else(String::new, |node| format!(" at {node}"));
+    let mut text = format!("RabbitMQ {}{node}, virtual host {:?}\n", broker.version, status.vhost);
+    match broker.alarms.as_deref() {
+        None => text.push_str("alarms: this login may not see them (it takes the tag monitoring)\n"),
+        Some(alarms) => alarms.iter().for_each(|alarm| text.push_str(&format!("ALARM: {alarm}\n"))),
+    }
+    if status.blocked_publishers > 0 {
+        text.push_str(&format!("{} publishing connections are blocked\n", status.blocked_publishers));
+    }
+    text.push_str(&format!("\n{}\n\n", queues_table(status)));
+    if status.queues.iter().any(|queue| queue.missing) {
+        text.push_str("queues are missing: `rabbitry topology apply` creates them\n");
+    }
+    match status.dead_letters {
+        Some(0) => text.push_str("no dead letters\n"),
+        Some(count) => {
+            text.push_str(&format!("{count} dead letters: `rabbitry dead-letters list` shows them\n"))
+        }
+        None => {}
+    }
+    text.push_str(&workers_for_people(&status.workers));
+    text
+}
+
+fn queues_table(status: &Status) -> comfy_table::Table {
+    let mut table = table(&["QUEUE", "READY", "UNACKED", "CONSUMERS", "TYPE", "STATE"]);
+    for index in 1..=3 {
+        if let Some(column) = table.column_mut(index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    for queue in &status.queues {
+        let number = |number: u64| if queue.missing { "-".to_owned() } else { number.to_string() };
+        let known = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        table.add_row([
+            queue.name.clone(),
+            number(queue.ready),
+            number(queue.unacknowledged),
+            number(u64::try_from(queue.consumers).unwrap_or(u64::MAX)),
+            known(&queue.kind),
+            if queue.missing { "missing".to_owned() } else { known(&queue.state) },
+        ]);
+    }
+    table
+}
+
+fn workers_for_people(workers: &[Worker]) -> String {
+    if workers.is_empty() {
+        return "no workers: `make worker` starts one".to_owned();
+    }
+    let mut table = table(&["WORKER", "CONNECTIONS"]);
+    for worker in workers {
+        let connections = worker.connections.iter().map(|(purpose, state)| format!("{purpose}: {state}"));
+        let connections = connections.collect::<Vec<_>>().join(", ");
+        table.add_row([printable(&worker.process), printable(&connections)]);
+    }
+    table.to_string()
+}

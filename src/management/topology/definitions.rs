@@ -1,0 +1,228 @@
+//! The description of a topology, in the form that RabbitMQ exports and imports.
+
+use std::collections::BTreeSet;
+
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::config::ConfigError;
+
+/// The topology of this project: the file that the private broker loads at boot.
+const OWN: &str = include_str!("../../../rabbitmq/definitions.json");
+
+/// Exchanges, queues, bindings and policies. Whatever else a file of definitions holds (users, permissions) is never
+/// read, so that it cannot be sent.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Definitions {
+    /// The exchanges.
+    pub exchanges: Vec<Exchange>,
+    /// The queues.
+    pub queues: Vec<Queue>,
+    /// What goes from which exchange where.
+    pub bindings: Vec<Binding>,
+    /// The settings of queues.
+    pub policies: Vec<Policy>,
+}
+
+/// An exchange.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Exchange {
+    /// Its name.
+    pub name: String,
+    #[serde(default, skip_serializing)]
+    vhost: Option<String>,
+    /// direct, fanout, …
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Whether it outlives the broker's restart.
+    pub durable: bool,
+    /// Whether it goes with its last binding.
+    #[serde(default)]
+    pub auto_delete: bool,
+    /// Whether only other exchanges may publish to it.
+    #[serde(default)]
+    pub internal: bool,
+    /// Its arguments.
+    #[serde(default)]
+    pub arguments: Map<String, Value>,
+}
+
+/// A queue.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    #[serde(default, skip_serializing)]
+    vhost: Option<String>,
+    /// Whether it outlives the broker's restart.
+    pub durable: bool,
+    /// Whether it goes with its last consumer.
+    #[serde(default)]
+    pub auto_delete: bool,
+    /// Its arguments; they cannot be changed later.
+    #[serde(default)]
+    pub arguments: Map<String, Value>,
+    /// Its type, as a broker tells it: it may be the virtual host's default, and no argument.
+    #[serde(default, rename = "type", skip_serializing)]
+    pub reported_type: Option<String>,
+    /// The name of the policy in force; only a broker tells it.
+    #[serde(default, skip_serializing)]
+    pub policy: Option<String>,
+}
+
+impl Queue {
+    /// classic, quorum, …
+    pub fn kind(&self) -> &str {
+        let declared = || self.arguments.get("x-queue-type").and_then(Value::as_str);
+        self.reported_type.as_deref().or_else(declared).unwrap_or("classic")
+    }
+}
+
+/// A binding.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Binding {
+    /// The exchange.
+    pub source: String,
+    #[serde(default, skip_serializing)]
+    vhost: Option<String>,
+    /// The queue or exchange.
+    pub destination: String,
+    /// Which of the two.
+    pub destination_type: String,
+    /// The routing key.
+    pub routing_key: String,
+    /// Its arguments.
+    #[serde(default)]
+    pub arguments: Map<String, Value>,
+}
+
+/// A policy.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Policy {
+    /// Its name.
+    pub name: String,
+    #[serde(default, skip_serializing)]
+    vhost: Option<String>,
+    /// A regular expression of names.
+    pub pattern: String,
+    /// queues, exchanges or all (later brokers know more).
+    #[serde(rename = "apply-to", default = "all")]
+    pub apply_to: String,
+    /// Of several policies whose pattern fits, the one with the highest priority is in force.
+    #[serde(default)]
+    pub priority: i64,
+    /// The settings.
+    pub definition: Map<String, Value>,
+}
+
+fn all() -> String {
+    "all".to_owned()
+}
+
+impl Definitions {
+    /// The topology of this project.
+    ///
+    /// # Errors
+    /// Never: a test reads it.
+    pub fn own() -> Result<Self, ConfigError> {
+        Self::parse(OWN)
+    }
+
+    /// Reads a file of definitions.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if it is none, or one of several virtual hosts.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let definitions: Self = serde_path_to_error::deserialize(&mut reader)
+            .map_err(|error| ConfigError(format!("not a file of RabbitMQ definitions: {error}")))?;
+        let vhosts = definitions.vhosts();
+        if vhosts.len() > 1 {
+            let example = "export one of them: GET /api/definitions/{vhost}";
+            return Err(ConfigError(format!(
+                "the definitions are of several virtual hosts ({vhosts:?}); {example}"
+            )));
+        }
+        if definitions.queues.is_empty() && definitions.exchanges.is_empty() {
+            return Err(ConfigError("the definitions hold neither queues nor exchanges".to_owned()));
+        }
+        for policy in &definitions.policies {
+            policy.regex()?;
+        }
+        Ok(definitions)
+    }
+
+    fn vhosts(&self) -> BTreeSet<&str> {
+        let exchanges = self.exchanges.iter().map(|exchange| &exchange.vhost);
+        let queues = self.queues.iter().map(|queue| &queue.vhost);
+        let bindings = self.bindings.iter().map(|binding| &binding.vhost);
+        let policies = self.policies.iter().map(|policy| &policy.vhost);
+        exchanges.chain(queues).chain(bindings).chain(policies).flatten().map(String::as_str).collect()
+    }
+
+    /// The policy that is to be in force for a queue.
+    pub fn policy_of(&self, queue: &Queue) -> Option<&Policy> {
+        let fits = |policy: &&Policy| {
+            let on_queues = matches!(policy.apply_to.as_str(), "queues" | "all")
+                || policy.apply_to.strip_suffix("_queues").is_some_and(|kind| kind == queue.kind());
+            on_queues && policy.regex().is_ok_and(|pattern| pattern.is_match(&queue.name))
+        };
+        self.policies.iter().filter(fits).max_by_key(|policy| policy.priority)
+    }
+}
+
+impl Policy {
+    fn regex(&self) -> Result<Regex, ConfigError> {
+        Regex::new(&self.pattern).map_err(|error| {
+            ConfigError(format!("the pattern of policy {:?} cannot be read: {error}", self.name))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_projects_own_definitions_are_read_and_lose_their_virtual_host() {
+        let own = Definitions::own().unwrap();
+        assert!(!own.queues.is_empty() && !own.policies.is_empty());
+        assert!(OWN.contains("vhost"));
+        assert!(!serde_json::to_string(&own).unwrap().contains("vhost"));
+    }
+
+    #[test]
+    fn users_and_permissions_are_never_sent() {
+        let file = r#"{"rabbit_version": "4.0.9", "users": [{"name": "root"}], "permissions": [{"user": "root"}],
+            "queues": [{"name": "q", "durable": true}]}"#;
+        let sent = serde_json::to_string(&Definitions::parse(file).unwrap()).unwrap();
+        assert!(!sent.contains("root"), "{sent}");
+    }
+
+    #[test]
+    fn what_is_no_single_topology_is_refused() {
+        let two = r#"{"queues": [{"name": "q", "vhost": "a", "durable": true}, {"name": "q", "vhost": "b", "durable": true}]}"#;
+        let pattern = r#"{"queues": [{"name": "q", "durable": true}], "policies": [{"name": "p", "pattern": "(", "definition": {}}]}"#;
+        for (file, names) in
+            [("{}", "neither"), ("[1]", "not a file"), (two, "several"), (pattern, "pattern of policy \"p\"")]
+        {
+            let refused = Definitions::parse(file).unwrap_err();
+            assert!(refused.0.contains(names), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_policy_with_the_highest_priority_that_fits_is_the_one_in_force() {
+        let file = r#"{"queues": [{"name": "a.b", "durable": true}], "policies": [
+            {"name": "low", "pattern": "^a", "apply-to": "queues", "priority": 1, "definition": {}},
+            {"name": "high", "pattern": "b$", "priority": 2, "definition": {}},
+            {"name": "other", "pattern": "^b", "priority": 3, "definition": {}},
+            {"name": "quorum", "pattern": "", "apply-to": "quorum_queues", "priority": 4, "definition": {}},
+            {"name": "exchanges", "pattern": "", "apply-to": "exchanges", "priority": 5, "definition": {}}]}"#;
+        let definitions = Definitions::parse(file).unwrap();
+        let policy = definitions.policy_of(&definitions.queues[0]).unwrap();
+        assert_eq!(policy.name, "high");
+    }
+}
