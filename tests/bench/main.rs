@@ -22,9 +22,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Parser;
-use rabbitry::config::BrokerArgs;
+use rabbitry::{config::BrokerArgs, shutdown};
 
 use broker::Broker;
 use pairs::Plan;
@@ -96,6 +96,15 @@ async fn echo(broker: &BrokerArgs, queue: &str) -> Result<()> {
 /// With a runtime that takes little from what is measured.
 #[tokio::main(flavor = "current_thread")]
 async fn bench(args: &Args) -> Result<ExitCode> {
+    let stop = shutdown::on_signal()?;
+    tokio::select! {
+        code = measure(args) => code,
+        // What was started ends with this future: a worker that stays behind would take other people's commands.
+        () = stop.cancelled() => bail!("interrupted"),
+    }
+}
+
+async fn measure(args: &Args) -> Result<ExitCode> {
     let broker = Broker::find()?;
     let plan = args.plan();
     let mut rows = Vec::new();
