@@ -2,15 +2,16 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status worker workers build check test bench clean topology
+.PHONY: help demo up down status worker workers build check test test-ui test-import bench clean topology
 
 export RABBITRY_HOME ?= $(CURDIR)/.rabbitry
 N ?= 1
+ROWS ?= 100000
 BROKER := rabbitmq/broker.sh
 RELEASE := target/release
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "make %-12s %s\n", $$1, $$2}'
 
 demo: up ## Bring everything up, send every command, kill a worker under load, and leave the system running
 	@bin/demo.sh
@@ -47,6 +48,12 @@ check: ## Format, clippy, rustdoc: all without a warning
 
 test: ## Every test, on a private broker of its own that is stopped at the end
 	@tests/run.sh
+
+test-import: ## The tests of import with ROWS rows instead of 5,000 (make test-import ROWS=100000)
+	@RABBITRY_IMPORT_ROWS=$(ROWS) tests/run.sh --test it import::
+
+test-ui: ## Use the management UI in a real browser (Chromium; on Debian it is installed)
+	@tests/ui/run.sh
 
 bench: ## Measure the worker beside a bare echo (QUICK=1: a minute; BENCH=--help lists the options)
 	@cargo bench --locked --bench bench --no-run

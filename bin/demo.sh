@@ -66,6 +66,28 @@ kill_under_load() {
     ((users == count))
 }
 
+import_under_kill() {
+    local rows=10000 victim importer users
+    say "An import of $rows rows, and kill -9 of a worker in the middle of it"
+    awk -v run="$run" -v rows="$rows" 'BEGIN {
+        print "username,email,points"
+        for (i = 1; i <= rows; i++) printf "import-%s-%05d,user%d@example.com,%d\n", run, i, i, i % 150
+    }' >"$scratch/users.csv"
+    echo "\$ rabbitry import users.csv --promote"
+    # One message at a time, so that there is a middle.
+    rabbitry import "$scratch/users.csv" --promote --in-flight 1 &
+    importer=$!
+    read -r victim < <("$root/bin/workers.sh" pids)
+    until rabbitry get "import-$run-00001" >/dev/null 2>&1; do sleep 0.01; done
+    kill -9 "$victim"
+    echo "worker $victim killed, the import goes on"
+    "$root/bin/workers.sh" start 1
+    wait "$importer"
+    users=$(count_users "import-$run-")
+    echo "$users users are there, each once"
+    ((users == rows))
+}
+
 # Counts the users with a prefix, page by page.
 count_users() {
     local after=$1 page total=0
@@ -81,6 +103,7 @@ count_users() {
 ensure_workers
 tour
 kill_under_load
+import_under_kill
 say "The system is running"
 "$root/rabbitmq/broker.sh" status
 cat <<END

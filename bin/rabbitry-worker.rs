@@ -22,17 +22,11 @@ use rabbitry::{
 };
 use tracing::{error, info, warn};
 
-/// Takes users commands from RabbitMQ, runs them on the store, and replies. Start it again, here or on another machine,
-/// to go faster.
+/// Takes users commands from RabbitMQ, runs them on the store, and replies. Start it again to go faster; on SQLite, on
+/// the same machine.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
-    #[command(flatten)]
-    broker: BrokerArgs,
-    #[command(flatten)]
-    store: StoreArgs,
-    #[command(flatten)]
-    logs: LogArgs,
     /// The commands to serve
     #[arg(long, env = "WORKER_COMMANDS", value_delimiter = ',', value_name = "COMMAND,…",
           value_parser = clap::builder::PossibleValuesParser::new(COMMANDS.iter().map(|command| command.name)))]
@@ -46,6 +40,12 @@ struct Args {
     /// Seconds that finishing may take after a signal
     #[arg(long, env = "SHUTDOWN_TIMEOUT", default_value_t = 25, value_name = "SECONDS")]
     shutdown_timeout: u64,
+    #[command(flatten)]
+    broker: BrokerArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    logs: LogArgs,
 }
 
 fn main() -> ExitCode {

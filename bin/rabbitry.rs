@@ -14,10 +14,11 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&Failure { code: exit::INTERNAL, message: error.to_string() }),
     };
+    let tells = cli.tells_of_interruption();
     let result = runtime.block_on(async {
         tokio::select! {
             result = cli::run(cli) => result,
-            _ = tokio::signal::ctrl_c() => Err(Failure { code: exit::INTERRUPTED, message: "interrupted".into() }),
+            _ = tokio::signal::ctrl_c(), if !tells => Err(Failure { code: exit::INTERRUPTED, message: "interrupted".into() }),
         }
     });
     // A read of standard input cannot be interrupted, and must not hold up the end.

@@ -23,21 +23,23 @@ pids() {
 }
 
 start() {
-    local count=$1 pid log
+    local count=$1 pid started=()
     mkdir -p "$folder"
     for ((i = 0; i < count; i++)); do
-        log=$folder/$(date +%s%N).log
-        # A session of its own, so that Ctrl-C in make does not reach it.
-        RABBITRY_HOME=$home setsid "$worker" </dev/null >"$log" 2>&1 &
+        # A session of its own, so that Ctrl-C in make does not reach it. The log is named after the pid, which is kept.
+        (
+            exec </dev/null >"$folder/$BASHPID.log" 2>&1
+            RABBITRY_HOME=$home exec setsid "$worker"
+        ) &
         pid=$!
-        mv "$log" "$folder/$pid.log"
+        started+=("$pid")
         echo "$pid" >"$folder/$pid.pid"
         echo "worker $pid started, its log is $folder/$pid.log"
     done
     # A worker that cannot start says so within moments; one that waits for its broker stays.
     sleep 0.3
-    for pid in $(jobs -p); do
-        is_worker "$pid" || { tail -n 3 "$folder/$pid.log" >&2; exit 78; }
+    for pid in "${started[@]}"; do
+        jobs -pr | grep -qx "$pid" || { tail -n 3 "$folder/$pid.log" >&2; exit 78; }
     done
 }
 

@@ -7,3 +7,8 @@ pub fn unix_ms() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
 }
+
+/// Seconds since the Unix epoch, as AMQP's timestamps are.
+pub fn unix_seconds() -> u64 {
+    u64::try_from(unix_ms() / 1000).unwrap_or(0)
+}

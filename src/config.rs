@@ -18,8 +18,8 @@ const DEFAULT_BROKER: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Broker")]
 pub struct BrokerArgs {
-    /// The broker: amqp://user:password@host:5672/vhost [default: the one that `make up` started, else
-    /// amqp://guest:guest@127.0.0.1:5672/%2f]
+    /// The broker: amqp://user:password@host:5672/vhost (default: the one that `make up` started, else
+    /// amqp://guest:guest@127.0.0.1:5672/%2f)
     #[arg(long, env = "AMQP_URL", hide_env_values = true, global = true, value_name = "URL")]
     amqp_url: Option<String>,
     /// A file that holds the broker's URL, such as a mounted secret
@@ -51,8 +51,8 @@ impl BrokerArgs {
 /// Where the broker's management API is.
 #[derive(Debug, Clone, Args)]
 pub struct ManagementArgs {
-    /// The broker's management API: http://user:password@host:15672 [default: the one that `make up` started, else the
-    /// broker's host and login with port 15672]
+    /// The broker's management API: http://user:password@host:15672 (default: the one that `make up` started, else the
+    /// broker's host and login with port 15672)
     #[arg(
         long,
         env = "AMQP_MANAGEMENT_URL",
@@ -102,12 +102,18 @@ fn derived(broker: &str) -> Result<Url, url::ParseError> {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Store")]
 pub struct StoreArgs {
-    /// The store: sqlite:/path/to/users.db [default: users.db in the folder of `make up`, else in the user's data
-    /// folder]
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    /// The store: sqlite:/path/to/users.db (default: users.db in the folder of `make up`, else in the user's data
+    /// folder)
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true, value_name = "URL")]
     database_url: Option<String>,
     /// A file that holds the store's URL, such as a mounted secret
-    #[arg(long, env = "DATABASE_URL_FILE", value_name = "FILE", conflicts_with = "database_url")]
+    #[arg(
+        long,
+        env = "DATABASE_URL_FILE",
+        global = true,
+        value_name = "FILE",
+        conflicts_with = "database_url"
+    )]
     database_url_file: Option<PathBuf>,
 }
 

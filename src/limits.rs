@@ -22,6 +22,8 @@ pub const LIST_LIMIT_DEFAULT: u16 = 100;
 pub const SHORT_STRING_MAX: usize = 255;
 /// Longest text about one problem, in bytes: it may quote what the sender wrote.
 pub const DETAIL_MAX: usize = 500;
+/// Longest header of a trace context that is echoed, in bytes (W3C Trace Context, 3.3.1.5: at least 512).
+pub const TRACE_CONTEXT_MAX: usize = 512;
 /// Largest table of headers that a dead letter keeps, in bytes. It has to fit into one frame (131,072 bytes by
 /// default) together with the reason.
 pub const DEAD_LETTER_HEADERS_MAX: usize = 64 * 1024;
@@ -30,6 +32,15 @@ pub const DEAD_LETTER_HEADERS_MAX: usize = 64 * 1024;
 pub const BATCH_MAX: u16 = 256;
 /// Bytes of bodies after which a batch is cut, so that arrays do not make a transaction that holds up other writers.
 pub const BATCH_BYTES_MAX: usize = 256 * 1024;
+/// How long a caller of the CLI waits for the outcome, unless it says.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long an import waits for the outcome of one message, unless it is told: workers may be restarted meanwhile.
+pub const IMPORT_TIMEOUT: Duration = Duration::from_secs(300);
+/// Rows in one message of an import. Message ids follow from it: with another number, a second run of a file would
+/// not be recognised.
+pub const IMPORT_CHUNK_ROWS: usize = 500;
+/// Messages of an import that are under way at a time, unless it is told.
+pub const IMPORT_IN_FLIGHT: usize = 16;
 /// Time to reach and open a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections of a publisher's pool.
@@ -63,5 +74,7 @@ pub const MANAGEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 pub const MANAGEMENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Dead letters that are looked at, unless the command line says otherwise: all of them are held at the broker.
 pub const DEAD_LETTERS_LOOKED_AT: u32 = 1000;
+/// Most dead letters that can be looked at: each 16 of them take a channel, of which a connection has 2047.
+pub const DEAD_LETTERS_LOOKED_AT_MAX: u32 = 20_000;
 /// Dead letters that are sent again without a confirm at a time.
 pub const REQUEUE_WINDOW: usize = 64;

@@ -3,6 +3,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+python=$(realpath -m "${CARGO_TARGET_DIR:-target}/python")
+tests/clients/prepare.sh "$python"
+export RABBITRY_TEST_PYTHON=$python/bin/python
 cargo test --locked --no-run
 tests/with-broker.sh cargo test --locked "$@"
 # No figures, only that the benchmark still runs.

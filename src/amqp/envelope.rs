@@ -8,7 +8,7 @@ use lapin::{
 
 use super::{reply_to::Trust, short, text};
 use crate::{
-    limits::DEAD_LETTER_HEADERS_MAX,
+    limits::{DEAD_LETTER_HEADERS_MAX, TRACE_CONTEXT_MAX},
     service::{CommandSpec, Problem, Reply, Request, Service, payload},
 };
 
@@ -39,7 +39,7 @@ impl Envelope {
         let reply_to = named.clone().filter(|queue| trust.allows(queue));
         let trace = ["traceparent", "tracestate"]
             .into_iter()
-            .filter_map(|name| Some((name, header(properties, name)?.clone())));
+            .filter_map(|name| Some((name, trace_context(header(properties, name)?)?)));
         Self {
             command,
             distrusted: named.is_some() && reply_to.is_none(),
@@ -90,6 +90,14 @@ impl Envelope {
     }
 }
 
+/// A header of the trace context, if it can be one. It is echoed, and all properties of a reply travel in one frame.
+fn trace_context(value: &AMQPValue) -> Option<AMQPValue> {
+    match value {
+        AMQPValue::LongString(text) if text.as_bytes().len() <= TRACE_CONTEXT_MAX => Some(value.clone()),
+        _ => None,
+    }
+}
+
 /// How often the message was delivered before (quorum queues count; absent at first).
 pub fn delivery_count(properties: &BasicProperties) -> i64 {
     header(properties, "x-delivery-count").and_then(integer).unwrap_or(0)
@@ -99,7 +107,14 @@ pub fn delivery_count(properties: &BasicProperties) -> i64 {
 ///
 /// Its time to live is left out, as it was the command's; so is `user_id`, as the broker lets nobody publish under
 /// another's name.
-pub fn dead_letter_properties(message: &BasicProperties, queue: &str, reason: &Problem) -> BasicProperties {
+///
+/// `seconds` is the time since the Unix epoch.
+pub fn dead_letter_properties(
+    message: &BasicProperties,
+    queue: &str,
+    reason: &Problem,
+    seconds: u64,
+) -> BasicProperties {
     let mut headers = message.headers().clone().unwrap_or_default();
     if table_bytes(&headers) > DEAD_LETTER_HEADERS_MAX {
         headers = FieldTable::default();
@@ -108,6 +123,7 @@ pub fn dead_letter_properties(message: &BasicProperties, queue: &str, reason: &P
     headers.insert("code".into(), text(reason.code.name));
     headers.insert("detail".into(), text(&reason.detail));
     headers.insert("queue".into(), text(queue));
+    headers.insert("time".into(), AMQPValue::Timestamp(seconds));
     let dead = republished(message, headers);
     match message.reply_to().clone() {
         Some(reply_to) => dead.with_reply_to(reply_to),
@@ -248,12 +264,13 @@ mod tests {
             .with_type("t".into())
             .with_expiration("60000".into());
         let reason = Problem::new(Code::MALFORMED, "why");
-        let dead = dead_letter_properties(&message, "users.create", &reason);
+        let dead = dead_letter_properties(&message, "users.create", &reason, 7);
         assert_eq!(dead.message_id().as_ref().unwrap().as_str(), "m1");
         assert_eq!(dead.reply_to().as_ref().unwrap().as_str(), "reply.x");
         assert_eq!(dead.kind().as_ref().unwrap().as_str(), "t");
         assert_eq!((dead.expiration(), dead.delivery_mode()), (&None, &Some(2)));
         assert_eq!(header(&dead, "code"), Some(&text("malformed")));
         assert_eq!(header(&dead, "queue"), Some(&text("users.create")));
+        assert_eq!(header(&dead, "time"), Some(&AMQPValue::Timestamp(7)));
     }
 }

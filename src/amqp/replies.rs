@@ -21,7 +21,10 @@ use super::{
     connection::{BrokerUrl, close, connect},
     short,
 };
-use crate::{backoff::Backoff, limits::REPLY_TIMEOUT};
+use crate::{
+    backoff::Backoff,
+    limits::{CLOSE_TIMEOUT, REPLY_TIMEOUT},
+};
 
 /// A reply on its way to its queue.
 #[derive(Debug)]
@@ -106,6 +109,15 @@ impl Replies {
                 return None;
             }
         }
+    }
+
+    /// Waits a short time until the connection is closed, after `stop` was cancelled. A process that ends before may take
+    /// replies along that are written to the socket and not yet read by the broker.
+    pub async fn closed(&self) {
+        let mut state = self.state.clone();
+        // The task drops the sender when it is done.
+        let closed = async { while state.changed().await.is_ok() {} };
+        let _ = timeout(CLOSE_TIMEOUT, closed).await;
     }
 
     /// Waits until the link is there, up to a time; for starting up.

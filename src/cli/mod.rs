@@ -1,10 +1,14 @@
 //! `rabbitry`: the producer of users commands, and the operator's tools.
 
 mod dead_letters;
+mod export;
 mod failure;
+mod files;
+mod import;
 mod output;
 mod send;
 mod status;
+mod store;
 mod topology;
 
 use std::time::Duration;
@@ -18,28 +22,40 @@ use crate::{
         connection::{BrokerUrl, process_name},
     },
     config::BrokerArgs,
+    limits::{CALL_TIMEOUT, IMPORT_TIMEOUT},
 };
 use dead_letters::DeadLetters;
+use export::ExportArgs;
 pub use failure::Failure;
+use import::ImportArgs;
 use output::Format;
 use send::{SendArgs, UserCommand};
 use status::StatusArgs;
+use store::StoreCommand;
 use topology::TopologyArgs;
 
 /// Sends users commands over RabbitMQ and shows the replies.
 #[derive(Debug, Parser)]
 #[command(name = "rabbitry", version, max_term_width = 100)]
 pub struct Cli {
-    #[command(flatten)]
-    broker: BrokerArgs,
     /// Print JSON, as is done when the output is piped
     #[arg(long, global = true)]
     json: bool,
-    /// Seconds until the outcome must be known; the command is not executed later
-    #[arg(long, global = true, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
-    timeout: Duration,
+    /// Seconds until the outcome must be known; the command is not executed later (default: 10; for each message of an
+    /// import: 300)
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
+    timeout: Option<Duration>,
+    #[command(flatten)]
+    broker: BrokerArgs,
     #[command(subcommand)]
     action: Action,
+}
+
+impl Cli {
+    /// Whether [`run`] itself ends when it is interrupted, as it has something to tell then.
+    pub fn tells_of_interruption(&self) -> bool {
+        matches!(self.action, Action::Import(_))
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -48,6 +64,8 @@ enum Action {
     User(UserCommand),
     /// Send a command as JSON; `-` reads one command a line from standard input
     Send(SendArgs),
+    /// Copy the store into a file, or check that one is whole
+    Store(StoreCommand),
     /// Show the queues, the dead letters, the workers and the broker
     Status(StatusArgs),
     /// What was set aside: look at it, send it again, drop it
@@ -55,6 +73,8 @@ enum Action {
     DeadLetters(DeadLetters),
     /// The exchanges, queues, bindings and policies that the service needs
     Topology(TopologyArgs),
+    Import(ImportArgs),
+    Export(ExportArgs),
     /// Print a script that completes commands and flags in a shell
     Completions {
         /// For which shell
@@ -79,22 +99,24 @@ fn seconds(text: &str) -> Result<Duration, String> {
 /// [`Failure`].
 pub async fn run(cli: Cli) -> Result<(), Failure> {
     let format = Format::choose(cli.json);
+    let connect = |default| Producer::connect(&cli.broker, cli.timeout.unwrap_or(default));
     match cli.action {
         Action::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "rabbitry", &mut std::io::stdout());
             Ok(())
         }
+        Action::Store(command) => store::run(command, format).await,
         Action::Status(args) => status::run(&cli.broker, args, format).await,
-        Action::DeadLetters(action) => dead_letters::run(&cli.broker, action, cli.timeout, format).await,
+        Action::DeadLetters(action) => {
+            dead_letters::run(&cli.broker, action, cli.timeout.unwrap_or(CALL_TIMEOUT), format).await
+        }
         Action::Topology(args) => topology::run(&cli.broker, args, format).await,
         Action::User(command) => {
-            let producer = Producer::connect(&cli.broker, cli.timeout).await?;
-            send::run_one(producer, command.into_command(), format).await
+            send::run_one(connect(CALL_TIMEOUT).await?, command.into_command(), format).await
         }
-        Action::Send(args) => {
-            let producer = Producer::connect(&cli.broker, cli.timeout).await?;
-            send::run(producer, args, format).await
-        }
+        Action::Send(args) => send::run(connect(CALL_TIMEOUT).await?, args, format).await,
+        Action::Import(args) => import::run(args, || connect(IMPORT_TIMEOUT), format).await,
+        Action::Export(args) => export::run(connect(CALL_TIMEOUT).await?, args).await,
     }
 }
 
@@ -120,5 +142,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_global_flags_are_taken_before_and_after_every_command() {
+        let lines: [&[&str]; 4] = [&["get", "ann"], &["send", "get", "{}"], &["store", "check"], &["list"]];
+        for line in lines {
+            let global = ["--json", "--timeout", "3"];
+            for line in [[&global[..], line].concat(), [line, &global[..]].concat()] {
+                let cli = Cli::try_parse_from([&["rabbitry"], &line[..]].concat()).unwrap();
+                assert!(cli.json && cli.timeout == Some(Duration::from_secs(3)), "{line:?}");
+            }
+        }
     }
 }

@@ -193,17 +193,24 @@ fn refusal(answer: &Answer, problem: &ProblemAnswer, format: Format) -> Failure 
 
 /// Says at once why it may take long; ends only with an error that no waiting can mend.
 async fn tell_if_nobody_consumes(producer: &Producer, command: &str) -> CallError {
-    match producer.client.consumers(command).await {
-        Err(error) => return error,
-        Ok(Some(0)) => {
-            eprintln!(
-                "rabbitry: no worker is consuming users.{command}; waiting {} s for one (`make worker` starts one)",
-                producer.timeout.as_secs_f64()
-            );
-        }
-        Ok(_) => {}
+    match warn_if_nobody_consumes(producer, command).await {
+        Ok(()) => pending().await,
+        Err(error) => error,
     }
-    pending().await
+}
+
+/// Says why it may take long.
+///
+/// # Errors
+/// What no waiting can mend.
+pub(super) async fn warn_if_nobody_consumes(producer: &Producer, command: &str) -> Result<(), CallError> {
+    if producer.client.consumers(command).await? == Some(0) {
+        eprintln!(
+            "rabbitry: no worker is consuming users.{command}; waiting {} s for one (`make worker` starts one)",
+            producer.timeout.as_secs_f64()
+        );
+    }
+    Ok(())
 }
 
 /// Sends one command a line, many at a time; prints an answer a line, in the order of the input.

@@ -123,7 +123,8 @@ fn queues_table(status: &Status) -> comfy_table::Table {
 
 fn workers_for_people(workers: &[Worker]) -> String {
     if workers.is_empty() {
-        return "no workers: `make worker` starts one".to_owned();
+        return "no workers are seen: `make worker` starts one (the broker's statistics lag up to 5 seconds)"
+            .to_owned();
     }
     let mut table = table(&["WORKER", "CONNECTIONS"]);
     for worker in workers {

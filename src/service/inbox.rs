@@ -99,7 +99,7 @@ impl Inbox {
             Some(_) => Err(Problem::new(
                 Code::IDEMPOTENCY_CONFLICT,
                 format!(
-                    "message_id {id:?} was used for a {command} command with another content; use a new id for a new command"
+                    "message_id {id:?} was used for another content of {command}; use a new id for a new command"
                 ),
             )),
         }

@@ -1,9 +1,19 @@
 //! The integration tests: one binary, a module for each subject. `make test` brings up the broker they need.
 #![allow(missing_docs, clippy::unwrap_used, unreachable_pub)]
 
+mod bad_input;
 mod batching;
+mod cli;
 mod engine;
+mod import;
 mod interval;
+mod operator;
+mod other_clients;
 mod pressure;
+mod readme;
+mod store_commands;
 mod store_contract;
 mod support;
+mod tidy;
+mod ui_publish;
+mod worker;

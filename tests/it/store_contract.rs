@@ -374,8 +374,8 @@ async fn a_batch_that_nobody_waits_for_does_no_harm(database: &Database) {
     for round in 0..20 {
         let asked = [award("ann", 1).id(&format!("{round}"))];
         let abandoned = worker.service.answer(worker.requests(&asked));
-        // Polled once and dropped: it may or may not happen.
-        assert!(futures::FutureExt::now_or_never(abandoned).is_none());
+        // Polled once and dropped: it may or may not happen, and may even be done by then.
+        drop(futures::FutureExt::now_or_never(abandoned));
         worker.answer(&asked).await;
     }
     assert_eq!(points(&worker, "ann").await, 20);

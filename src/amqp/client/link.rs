@@ -158,7 +158,10 @@ pub(super) async fn keep_open(
                 () = stop.cancelled() => return,
                 () = backoff.wait() => {}
             }
-            let opened = Link::open(&pool, &url).await;
+            let opened = tokio::select! {
+                () = stop.cancelled() => return,
+                opened = Link::open(&pool, &url) => opened,
+            };
             let next = opened.as_ref().ok().cloned();
             // Nobody looks any more once every clone of the client is dropped.
             if state.send(opened).is_err() {

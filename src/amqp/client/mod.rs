@@ -22,7 +22,11 @@ use super::{
     envelope::{header, integer},
     exchange, queue, short,
 };
-use crate::{backoff::Backoff, clock::unix_ms, limits::RESEND_AFTER};
+use crate::{
+    backoff::Backoff,
+    clock::{unix_ms, unix_seconds},
+    limits::RESEND_AFTER,
+};
 use link::{Event, Link, Outgoing};
 
 /// A producer of one service's commands. Clones share the connection.
@@ -184,7 +188,7 @@ impl Client {
             .with_type(short(&format!("{}.{}", self.service, command.name)))
             .with_message_id(short(&command.message_id))
             .with_app_id("rabbitry".into())
-            .with_timestamp(u64::try_from(unix_ms() / 1000).unwrap_or(0))
+            .with_timestamp(unix_seconds())
             .with_delivery_mode(2)
     }
 
@@ -308,8 +312,11 @@ impl Attempt {
         self.tries.push((link.clone(), outgoing.correlation_id.clone()));
         let until = self.deadline.min(Instant::now() + self.patience);
         self.patience *= 2;
-        if !link.publish(outgoing).await {
-            return Outcome::Lost;
+        // A broker that blocks publishers lets the queue before the publisher grow full.
+        match timeout_at(until, link.publish(outgoing)).await {
+            Ok(true) => {}
+            Ok(false) => return Outcome::Lost,
+            Err(_) => return Outcome::Silence,
         }
         self.published = true;
         self.refused = false;

@@ -8,13 +8,14 @@ use lapin::{
 };
 use sha2::{Digest, Sha256};
 
+use super::Held;
 use crate::{amqp::envelope::header, service::inbox::minted_at};
 
 /// A message of the dead-letter queue.
 #[derive(Debug)]
 pub struct Letter {
-    /// The broker's number for this delivery.
-    pub(super) tag: u64,
+    /// What it takes to remove it.
+    pub held: Held,
     /// The message id; `~` and a hash of the content for a message without one.
     pub id: String,
     /// Whether the id is the message's own.
@@ -37,7 +38,7 @@ pub struct Letter {
 
 impl Letter {
     /// Reads a message of a service's dead-letter queue.
-    pub fn read(service: &str, tag: u64, properties: BasicProperties, body: Vec<u8>) -> Self {
+    pub fn read(service: &str, held: Held, properties: BasicProperties, body: Vec<u8>) -> Self {
         let death = last_death(&properties);
         let of_death = |name: &str| death.and_then(|death| string(death.inner().get(name)?));
         let own = is_set_aside(&properties);
@@ -47,7 +48,7 @@ impl Letter {
         let message_id = properties.message_id().as_ref().map(ToString::to_string);
         let message_id = message_id.filter(|id| !id.is_empty());
         Self {
-            tag,
+            held,
             command: queue.as_deref().and_then(|queue| command(service, queue)),
             reason: own_header("code").or_else(|| of_death("reason")),
             detail: own_header("detail"),
@@ -88,7 +89,9 @@ fn command(service: &str, queue: &str) -> Option<String> {
 }
 
 fn time(death: Option<&FieldTable>, properties: &BasicProperties, message_id: Option<&str>) -> Option<i64> {
-    let died = death.and_then(|death| match death.inner().get("time")? {
+    let of_broker = death.and_then(|death| death.inner().get("time"));
+    let of_worker = header(properties, "time").filter(|_| is_set_aside(properties));
+    let died = of_worker.or(of_broker).and_then(|time| match time {
         AMQPValue::Timestamp(seconds) => Some(*seconds),
         _ => None,
     });
@@ -150,7 +153,7 @@ pub(super) mod tests {
 
     /// A letter with this body and these properties.
     pub(in super::super) fn letter(properties: BasicProperties, body: &[u8]) -> Letter {
-        Letter::read("users", 1, properties, body.to_vec())
+        Letter::read("users", Held::default(), properties, body.to_vec())
     }
 
     /// Headers as the broker leaves them.

@@ -1,20 +1,21 @@
 //! The operator's side of the dead-letter queue: look, send again, drop.
 //!
 //! Letters are taken without being acknowledged, on a connection of their own: whatever ends it, a clean close, an
-//! error or `kill -9`, everything that was not removed goes back to where it was.
+//! error or `kill -9`, everything that was not removed goes back to the queue. After a clean close it is also in its
+//! order again.
 
 mod letter;
 pub mod requeue;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use lapin::{
     Channel, Connection, ErrorKind,
     message::Delivery,
-    options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions},
+    options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions},
     types::FieldTable,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 pub use letter::{Filter, Letter};
 
@@ -22,7 +23,6 @@ use super::{
     connection::{BrokerUrl, ConnectError, close, connect, is_access_refused, is_not_found, process_name},
     dead_letters, short,
 };
-use crate::limits::CLOSE_TIMEOUT;
 
 /// Why dead letters cannot be handled.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -87,12 +87,53 @@ async fn within<T>(
     }
 }
 
+/// Letters that are taken on one channel. A channel passes 32 acknowledgements on to a quorum queue and keeps the others
+/// until these are applied; when it is closed meanwhile, it forgets them, and the letters are back. Tried on RabbitMQ
+/// 3.10.8: of 100 letters that were acknowledged 67 came back.
+const TRAY: usize = 16;
+
+/// How long letters that were put back may take to be seen in the queue.
+const PUT_BACK_PATIENCE: Duration = Duration::from_secs(1);
+/// How often it is looked for them.
+const PUT_BACK_POLL: Duration = Duration::from_millis(5);
+
+/// Some of the letters, on a channel of their own.
+struct Tray {
+    channel: Channel,
+    taken: usize,
+    held: BTreeSet<u64>,
+}
+
+impl Tray {
+    /// Opens a channel; also tells how many letters are ready.
+    async fn open(connection: &Connection, queue: &str) -> lapin::Result<(Self, u32)> {
+        let tray = Self { channel: connection.create_channel().await?, taken: 0, held: BTreeSet::new() };
+        let ready = tray.inspect(queue).await?;
+        Ok((tray, ready))
+    }
+
+    /// Asks the queue how many letters are ready. It has then received whatever the channel sent before.
+    async fn inspect(&self, queue: &str) -> lapin::Result<u32> {
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let found = self.channel.queue_declare(short(queue), passive, FieldTable::default()).await?;
+        Ok(found.message_count())
+    }
+
+    /// Puts back what is held, one by one, as a quorum queue takes back in no order what it gets back all at once.
+    async fn put_back(&self, queue: &str) -> lapin::Result<()> {
+        for tag in &self.held {
+            self.channel.basic_nack(*tag, BasicNackOptions { multiple: false, requeue: true }).await?;
+        }
+        self.inspect(queue).await.map(drop)
+    }
+}
+
 /// A look into a service's dead-letter queue.
 pub struct DeadLetterQueue {
     service: String,
     queue: String,
     connection: Connection,
-    channel: Channel,
+    trays: Vec<Tray>,
     patience: Duration,
     depth: u32,
     taken: u32,
@@ -106,14 +147,16 @@ impl DeadLetterQueue {
     pub async fn open(url: &BrokerUrl, service: &str, patience: Duration) -> Result<Self, DeadLetterError> {
         let connection = connect(url, &format!("{service} dead letters {}", process_name())).await?;
         let queue = dead_letters(service);
-        let opened = async {
-            let channel = connection.create_channel().await?;
-            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            let found = channel.queue_declare(short(&queue), passive, FieldTable::default()).await?;
-            Ok((channel, found.message_count()))
-        };
-        let (channel, depth) = within(patience, "opening the queue", opened).await?;
-        Ok(Self { service: service.to_owned(), queue, connection, channel, patience, depth, taken: 0 })
+        let (tray, depth) = within(patience, "opening the queue", Tray::open(&connection, &queue)).await?;
+        Ok(Self {
+            service: service.to_owned(),
+            queue,
+            connection,
+            trays: vec![tray],
+            patience,
+            depth,
+            taken: 0,
+        })
     }
 
     /// How many letters were waiting when the queue was opened; those that others look at are not among them.
@@ -135,13 +178,21 @@ impl DeadLetterQueue {
         if self.taken >= self.depth {
             return Ok(None);
         }
-        let get = self.channel.basic_get(short(&self.queue), BasicGetOptions { no_ack: false });
+        if self.trays.last().is_none_or(|tray| tray.taken == TRAY) {
+            let opened = Tray::open(&self.connection, &self.queue);
+            self.trays.push(within(self.patience, "opening a channel", opened).await?.0);
+        }
+        let index = self.trays.len() - 1;
+        let tray = &mut self.trays[index];
+        let get = tray.channel.basic_get(short(&self.queue), BasicGetOptions { no_ack: false });
         match timeout(self.patience, get).await {
             Ok(Ok(None)) => Ok(None),
             Ok(Ok(Some(message))) => {
+                let Delivery { delivery_tag: tag, properties, data, .. } = message.delivery;
                 self.taken += 1;
-                let Delivery { delivery_tag, properties, data, .. } = message.delivery;
-                Ok(Some(Letter::read(&self.service, delivery_tag, properties, data)))
+                tray.taken += 1;
+                tray.held.insert(tag);
+                Ok(Some(Letter::read(&self.service, Held { tray: index, tag }, properties, data)))
             }
             Ok(Err(error)) => Err(match error.kind() {
                 ErrorKind::ParsingError(_) => DeadLetterError::Unreadable {
@@ -159,9 +210,14 @@ impl DeadLetterQueue {
     ///
     /// # Errors
     /// [`DeadLetterError`]: it may then be removed or not. The broker has done it when [`Self::close`] succeeds.
-    pub async fn remove(&self, letter: Held) -> Result<(), DeadLetterError> {
-        let options = BasicAckOptions { multiple: false };
-        within(self.patience, "removing a letter", self.channel.basic_ack(letter.0, options)).await
+    pub async fn remove(&mut self, Held { tray, tag }: Held) -> Result<(), DeadLetterError> {
+        let Some(tray) = self.trays.get_mut(tray).filter(|tray| tray.held.contains(&tag)) else {
+            return Err(DeadLetterError::Lost("the letter is not held any more".to_owned()));
+        };
+        let ack = tray.channel.basic_ack(tag, BasicAckOptions { multiple: false });
+        within(self.patience, "removing a letter", ack).await?;
+        tray.held.remove(&tag);
+        Ok(())
     }
 
     /// Puts back everything that was not removed.
@@ -169,19 +225,30 @@ impl DeadLetterQueue {
     /// # Errors
     /// [`DeadLetterError`] if the broker does not confirm that what was removed is removed.
     pub async fn close(self) -> Result<(), DeadLetterError> {
-        let closed = within(CLOSE_TIMEOUT, "closing", self.channel.close(200, "done".into())).await;
+        let closed = within(self.patience, "putting letters back", self.put_back()).await;
         close(&self.connection).await;
         closed
     }
+
+    async fn put_back(&self) -> lapin::Result<()> {
+        let Some(last) = self.trays.last() else { return Ok(()) };
+        let held: usize = self.trays.iter().map(|tray| tray.held.len()).sum();
+        let expected = u64::from(last.inspect(&self.queue).await?) + u64::try_from(held).unwrap_or(u64::MAX);
+        for tray in &self.trays {
+            tray.put_back(&self.queue).await?;
+        }
+        // Received is not yet back: whoever looks next is to find everything, unless somebody else was faster.
+        let until = Instant::now() + PUT_BACK_PATIENCE;
+        while u64::from(last.inspect(&self.queue).await?) < expected && Instant::now() < until {
+            sleep(PUT_BACK_POLL).await;
+        }
+        Ok(())
+    }
 }
 
-/// A letter that is held, without its content.
-#[derive(Debug, Clone, Copy)]
-pub struct Held(u64);
-
-impl Letter {
-    /// What it takes to remove the letter from the [`DeadLetterQueue`] that it was taken from.
-    pub fn held(&self) -> Held {
-        Held(self.tag)
-    }
+/// What it takes to remove a letter from the [`DeadLetterQueue`] that it was taken from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    tray: usize,
+    tag: u64,
 }

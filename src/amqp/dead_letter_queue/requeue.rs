@@ -129,7 +129,7 @@ impl Rules {
 fn producers_headers(properties: &BasicProperties) -> BTreeMap<ShortString, AMQPValue> {
     const BROKERS: [&str; 5] =
         ["x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count"];
-    const WORKERS: [&str; 4] = ["code", "detail", "queue", "headers-dropped"];
+    const WORKERS: [&str; 5] = ["code", "detail", "queue", "time", "headers-dropped"];
     let set_aside = is_set_aside(properties);
     let headers = properties.headers().iter().flatten();
     let kept = headers.filter(|(name, _)| {
@@ -258,7 +258,7 @@ pub async fn requeue(
 
 /// `false` if some were not taken.
 async fn flush(
-    queue: &DeadLetterQueue,
+    queue: &mut DeadLetterQueue,
     publisher: &Publisher,
     window: &mut Vec<(Outgoing, Letter)>,
     sent: &mut Vec<Sent>,
@@ -267,7 +267,7 @@ async fn flush(
     let all = results.iter().all(Result::is_ok);
     for ((copy, letter), result) in window.drain(..).zip(results) {
         if result.is_ok() {
-            queue.remove(letter.held()).await?;
+            queue.remove(letter.held).await?;
         }
         sent.push(Sent::new(&letter, result.err(), copy.changes));
     }

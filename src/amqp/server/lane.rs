@@ -7,6 +7,7 @@ use std::{future::pending, sync::Arc};
 
 use futures::{
     Stream, StreamExt,
+    future::join_all,
     stream::{self, BoxStream, ReadyChunks, SelectAll},
 };
 use lapin::{
@@ -15,7 +16,7 @@ use lapin::{
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::{
     amqp::{connection::process_name, envelope::delivery_count, queue, short},
-    limits::{BATCH_BYTES_MAX, QUARANTINE_IDLE, QUARANTINE_SUCCESSES, SUSPECT_DELIVERY_COUNT},
+    limits::{BATCH_BYTES_MAX, CLOSE_TIMEOUT, QUARANTINE_IDLE, QUARANTINE_SUCCESSES, SUSPECT_DELIVERY_COUNT},
     service::{CommandSpec, Service},
 };
 
@@ -37,6 +38,8 @@ pub(super) struct Lane<S> {
     incoming: ReadyChunks<SelectAll<BoxStream<'static, Incoming>>>,
     pace: Pace,
     drain: CancellationToken,
+    /// Deliveries that are suspected, kept until nothing else is in hand.
+    withheld: Vec<Arrived>,
     /// Successes since the last delivery that was suspected.
     successes: u32,
 }
@@ -56,7 +59,8 @@ pub(super) struct Source {
 /// The prefetch of a live consumer cannot be changed, so it grows by making the consumer anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Consumer {
-    /// Holds one delivery: the first may be one that kills workers, and then takes no neighbour along.
+    /// Holds one delivery: the first may be one that kills workers (some do when they are read, before anything can
+    /// be done about it), and then takes no neighbour along.
     Probing,
     /// Cancelled; consumes at full prefetch once the old consumer has ended.
     Growing,
@@ -100,7 +104,7 @@ impl<S: Service> Lane<S> {
             sources.push(source);
         }
         let incoming = streams.ready_chunks(usize::from(context.batch_max));
-        Ok(Self { context, sources, incoming, pace, drain, successes: 0 })
+        Ok(Self { context, sources, incoming, pace, drain, withheld: Vec::new(), successes: 0 })
     }
 
     /// Handles batches until asked to drain, or until a message is suspected, or (one by one) until all is quiet.
@@ -111,6 +115,8 @@ impl<S: Service> Lane<S> {
             if let Some(end) = ending
                 && self.sources.iter().all(|source| source.consumer == Consumer::Ended)
             {
+                self.handle_withheld().await?;
+                self.close().await;
                 return Ok(end);
             }
             let quiet = async {
@@ -150,9 +156,11 @@ impl<S: Service> Lane<S> {
         for incoming in chunk {
             match incoming {
                 Incoming::Delivery(arrived) => {
-                    let suspect = delivery_count(&arrived.delivery.properties) >= SUSPECT_DELIVERY_COUNT;
+                    // The count of a first delivery is whatever the producer wrote into the header.
+                    let suspect = arrived.delivery.redelivered
+                        && delivery_count(&arrived.delivery.properties) >= SUSPECT_DELIVERY_COUNT;
                     if suspect && self.pace == Pace::Full {
-                        self.withhold(&arrived);
+                        self.withhold(arrived);
                         reason = Some(End::Suspect);
                         continue;
                     }
@@ -180,14 +188,30 @@ impl<S: Service> Lane<S> {
         Ok(reason)
     }
 
-    /// Leaves a delivery unacknowledged: the broker delivers it again when the session has ended.
-    fn withhold(&self, arrived: &Arrived) {
+    /// Keeps a delivery for the end of the session.
+    fn withhold(&mut self, arrived: Arrived) {
         let source = &self.sources[arrived.source];
         let message_id = arrived.delivery.properties.message_id().as_ref().map(|id| id.as_str());
         warn!(
             queue = source.queue,
             message_id, "message was delivered before and not acknowledged; handling it alone"
         );
+        self.withheld.push(arrived);
+    }
+
+    /// Handles what was suspected, one by one, when everything else is settled and no more is delivered.
+    ///
+    /// To give it back instead would count as a delivery, and as the broker puts it behind what it gets back, a message
+    /// that kills workers could always be the next one: its neighbour would be given back until the broker sets it
+    /// aside, without having been tried once. In random order, so that after a few deaths of workers every neighbour
+    /// has been handled before the one that kills, whichever it is.
+    async fn handle_withheld(&mut self) -> Result<(), SessionError> {
+        let mut withheld = std::mem::take(&mut self.withheld);
+        fastrand::shuffle(&mut withheld);
+        for arrived in withheld {
+            settle::handle(&self.context, &mut self.sources, std::slice::from_ref(&arrived)).await?;
+        }
+        Ok(())
     }
 
     /// After a first success, makes the consumers that hold one delivery anew.
@@ -216,6 +240,14 @@ impl<S: Service> Lane<S> {
             _ => return Err(SessionError::Cancelled(source.queue.clone())),
         }
         Ok(())
+    }
+
+    /// Closes the channels: the broker answers when it has taken in every acknowledgement before it, which closing
+    /// the whole connection at once does not promise.
+    async fn close(self) {
+        let all = self.sources.iter().map(|source| source.channel.close(200, "done".into()));
+        // If it does not answer, what it has not taken in is delivered again.
+        let _ = timeout(CLOSE_TIMEOUT, join_all(all)).await;
     }
 
     /// Asks for no more deliveries. What has arrived is still handled.

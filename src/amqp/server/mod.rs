@@ -138,6 +138,7 @@ impl<S: Service> Server<S> {
             () = hurry => warn!("shutdown time is over; what is unfinished will be delivered again"),
         }
         stop_replies.cancel();
+        context.replies.closed().await;
         Ok(())
     }
 

@@ -131,7 +131,7 @@ async fn set_aside<S: Service>(
     envelopes: &[Envelope],
     replies: &[Reply],
 ) -> BTreeSet<usize> {
-    let mut indexes = BTreeSet::new();
+    let mut indexes = Vec::new();
     let mut letters = Vec::new();
     for (index, (envelope, reply)) in envelopes.iter().zip(replies).enumerate() {
         if let Some(reason) = reason_to_set_aside(envelope, reply) {
@@ -139,17 +139,17 @@ async fn set_aside<S: Service>(
             let queue = sources[arrived.source].queue.as_str();
             warn!(queue, message_id = envelope.id, code = reason.code.name, "message is set aside");
             letters.push((&arrived.delivery, queue, reason));
-            indexes.insert(index);
+            indexes.push(index);
         }
     }
-    if letters.is_empty() || context.dead_letters.publish(&letters).await {
-        return BTreeSet::new();
+    let unsafe_ones = context.dead_letters.publish(&letters).await;
+    if !unsafe_ones.is_empty() {
+        error!(
+            count = unsafe_ones.len(),
+            "dead letters could not be published; rejecting the messages, so that the broker moves them"
+        );
     }
-    error!(
-        count = letters.len(),
-        "dead letters could not be published; rejecting the messages, so that the broker moves them"
-    );
-    indexes
+    unsafe_ones.into_iter().map(|letter| indexes[letter]).collect()
 }
 
 fn reason_to_set_aside<'a>(envelope: &Envelope, reply: &'a Reply) -> Option<&'a Problem> {

@@ -28,7 +28,7 @@ use crate::{
     clock::unix_ms,
     config::BrokerArgs,
     exit,
-    limits::DEAD_LETTERS_LOOKED_AT,
+    limits::{DEAD_LETTERS_LOOKED_AT, DEAD_LETTERS_LOOKED_AT_MAX},
     users::commands::COMMANDS,
 };
 use show::{detailed, json_of, row, summary};
@@ -45,7 +45,7 @@ pub(super) enum DeadLetters {
         /// The message id, or what `list` shows for a letter without one
         id: String,
         /// How many letters are looked at
-        #[arg(long, value_name = "N", default_value_t = DEAD_LETTERS_LOOKED_AT)]
+        #[arg(long, value_name = "N", default_value_t = DEAD_LETTERS_LOOKED_AT, value_parser = limit())]
         limit: u32,
     },
     /// Send them to their commands again; each is removed only when its copy is safe
@@ -82,6 +82,10 @@ pub(super) enum DeadLetters {
     },
 }
 
+fn limit() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(DEAD_LETTERS_LOOKED_AT_MAX))
+}
+
 /// Which dead letters are meant.
 #[derive(Debug, Args)]
 pub(super) struct Selection {
@@ -102,7 +106,7 @@ pub(super) struct Selection {
     #[arg(long = "id", value_name = "ID")]
     ids: Vec<String>,
     /// How many letters are looked at, from the oldest on
-    #[arg(long, value_name = "N", default_value_t = DEAD_LETTERS_LOOKED_AT)]
+    #[arg(long, value_name = "N", default_value_t = DEAD_LETTERS_LOOKED_AT, value_parser = limit())]
     limit: u32,
 }
 
@@ -288,7 +292,7 @@ impl Desk {
             return Err(Failure::new(exit::USAGE, "dropping takes --yes when nobody can be asked"));
         }
         let mut queue = self.open().await?;
-        let pick = |letter: &Letter| (letter.held(), letter.id.clone());
+        let pick = |letter: &Letter| (letter.held, letter.id.clone());
         let letters: Vec<(Held, String)> = self.look(&mut queue, filter, limit, pick).await?;
         let ids: Vec<_> = letters.iter().map(|(_, id)| id.as_str()).collect();
         if ids.is_empty() && !filter.ids.is_empty() {

@@ -59,7 +59,7 @@ pub(super) fn detailed(letter: &Letter) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &Value| {
         let value = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
-        text.push_str(&format!("{:<18}{}\n", printable(name), printable(&value)));
+        text.push_str(&format!("{:<25} {}\n", printable(name), printable(&value)));
     };
     for name in ["id", "time", "command", "queue", "reason", "detail", "bytes"] {
         if !all[name].is_null() {
@@ -149,7 +149,7 @@ fn value(value: &AMQPValue) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::amqp::text;
+    use crate::amqp::{dead_letter_queue::Held, text};
 
     fn letter(body: &[u8]) -> Letter {
         let mut headers = FieldTable::default();
@@ -160,7 +160,7 @@ mod tests {
             .with_message_id("m1".into())
             .with_timestamp(1_700_000_000)
             .with_headers(headers);
-        Letter::read("users", 1, properties, body.to_vec())
+        Letter::read("users", Held::default(), properties, body.to_vec())
     }
 
     #[test]

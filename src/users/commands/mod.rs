@@ -103,3 +103,18 @@ fn existing(users: &WorkingSet, username: &Username) -> Result<User, Problem> {
         Problem::new(USER_NOT_FOUND, detail)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_of_the_list_can_be_read() {
+        for command in COMMANDS {
+            if let Err(problem) = Command::parse(command.name, b"{}") {
+                assert_eq!(problem.errors.len(), 1, "{}: {problem}", command.name);
+            }
+        }
+        assert!(Command::parse("gone", b"{}").unwrap_err().errors.is_empty());
+    }
+}

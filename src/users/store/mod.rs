@@ -5,7 +5,7 @@
 
 pub mod sqlite;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 
@@ -59,21 +59,51 @@ pub enum OpenError {
 /// # Errors
 /// [`OpenError`].
 pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Store>, OpenError> {
-    match url.split_once(':') {
-        Some(("sqlite", path)) => {
-            let path = path.strip_prefix("//").unwrap_or(path);
-            if path.is_empty() || path == ":memory:" || path.contains('?') {
-                return Err(OpenError::Refused(
-                    "DATABASE_URL names no file; for SQLite it is sqlite:/path/to/users.db, without parameters"
-                        .to_owned(),
-                ));
+    let Place::Sqlite(path) = Place::of(url)?;
+    Ok(Arc::new(sqlite::SqliteStore::open(path.into(), options).await?))
+}
+
+/// Copies a store into a file while workers use it; see [`sqlite::backup`]. Blocks.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn backup(url: &str, to: &Path) -> Result<(), OpenError> {
+    let Place::Sqlite(path) = Place::of(url)?;
+    sqlite::backup(Path::new(path), to)
+}
+
+/// Checks that a store is whole; see [`sqlite::quick_check`]. Blocks.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn check(url: &str) -> Result<(), OpenError> {
+    let Place::Sqlite(path) = Place::of(url)?;
+    sqlite::quick_check(Path::new(path))
+}
+
+/// What a URL names: a kind of store, and where it is.
+enum Place<'a> {
+    Sqlite(&'a str),
+}
+
+impl<'a> Place<'a> {
+    fn of(url: &'a str) -> Result<Self, OpenError> {
+        match url.split_once(':') {
+            Some(("sqlite", path)) => {
+                let path = path.strip_prefix("//").unwrap_or(path);
+                if path.is_empty() || path == ":memory:" || path.contains('?') {
+                    return Err(OpenError::Refused(
+                        "DATABASE_URL names no file; for SQLite it is sqlite:/path/to/users.db, without parameters"
+                            .to_owned(),
+                    ));
+                }
+                Ok(Self::Sqlite(path))
             }
-            Ok(Arc::new(sqlite::SqliteStore::open(path.into(), options).await?))
+            // The URL itself may hold a password.
+            _ => Err(OpenError::Refused(
+                "DATABASE_URL names no known store; it looks like sqlite:/path/to/users.db".to_owned(),
+            )),
         }
-        // The URL itself may hold a password.
-        _ => Err(OpenError::Refused(
-            "DATABASE_URL names no known store; it looks like sqlite:/path/to/users.db".to_owned(),
-        )),
     }
 }
 

@@ -2,7 +2,10 @@
 
 pub mod ask;
 pub mod database;
+pub mod frames;
+pub mod process;
 pub mod toys;
+pub mod users;
 pub mod vhost;
 
 use std::{future::Future, time::Duration};

@@ -5,8 +5,7 @@ use std::{
     io::ErrorKind,
     os::unix::fs::OpenOptionsExt,
     path::Path,
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use rusqlite::{
@@ -68,16 +67,13 @@ fn make(from: &Path, partial: &Path) -> Result<(), OpenError> {
     refuse_damage(&target, partial)
 }
 
-/// One step, so that a writer in between does not make it begin again.
+/// One step, so that a writer in between does not make it begin again. SQLite itself waits for a lock that another
+/// holds.
 fn copy(source: &Connection, target: &mut Connection) -> rusqlite::Result<()> {
-    let backup = Backup::new(source, target)?;
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match backup.step(-1)? {
-            StepResult::Done => return Ok(()),
-            _ if Instant::now() < until => thread::sleep(Duration::from_millis(20)),
-            _ => return Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(5), None)),
-        }
+    source.busy_timeout(PATIENCE)?;
+    match Backup::new(source, target)?.step(-1)? {
+        StepResult::Done => Ok(()),
+        _ => Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None)),
     }
 }
 

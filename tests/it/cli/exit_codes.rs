@@ -1,0 +1,239 @@
+//! Every exit code of the CLI, and what it says with it.
+
+use std::time::{Duration, Instant};
+
+use lapin::options::QueueDeleteOptions;
+use lapin::types::FieldTable;
+use serde_json::json;
+
+use crate::support::{
+    eventually,
+    process::{Process, cli, run},
+    users::{Login, Stage, query},
+    vhost::request,
+};
+
+const CREATE: [&str; 4] = ["create", "ann", "--email", "ann@example.com"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_command_ends_with_1_and_the_code() {
+    let stage = Stage::set().await;
+    let worker = stage.worker().await;
+    stage.rabbitry(&CREATE).await.with_code(0);
+    let refused: [(&[&str], &str); 6] = [
+        (&CREATE, "user_exists (409)"),
+        (&["get", "bob"], "user_not_found (404)"),
+        (&["promote", "bob"], "user_not_found (404)"),
+        (&["award", "ann", "-1"], "insufficient_points (409)"),
+        (&["award", "ann", "0"], "invalid (422): points"),
+        (&["create", "x", "--email", "x"], "invalid (422): email"),
+    ];
+    for (args, expected) in refused {
+        let said = stage.rabbitry(args).await.with_code(1);
+        let lines: Vec<_> = said.err.lines().collect();
+        assert!(lines[0].starts_with("rabbitry: ") && lines[0].contains(expected), "{args:?}: {}", said.err);
+        assert_eq!(said.out, "", "a refusal is no result");
+        // Programs find the problem behind it.
+        let problem: serde_json::Value = serde_json::from_str(lines[1]).unwrap();
+        assert!(problem["code"].is_string() && problem["status"].is_i64(), "{problem}");
+    }
+    stage.end(worker, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_command_line_ends_with_2() {
+    let stage = Stage::set().await;
+    let long = "x".repeat(256);
+    let wrong: [&[&str]; 11] = [
+        &[],
+        &["delete", "ann"],
+        &["create", "ann"],
+        &["create", "ann", "--email", "a@example.com", "--points", "1.5"],
+        &["award", "ann", "many"],
+        &["get", "ann", "--timeout", "0"],
+        &["get", "ann", "--timeout", "100000"],
+        &["get", "ann", "--message-id", ""],
+        &["get", "ann", "--message-id", &long],
+        &["list", "--limit", "1001"],
+        &["send", "delete", "{}"],
+    ];
+    for args in wrong {
+        let said = stage.rabbitry(args).await.with_code(2);
+        assert!(said.err.contains("Usage") || said.err.contains("--help"), "{args:?}: {}", said.err);
+    }
+    let both = ["send", "create", "-", "--message-id", "m"];
+    assert!(stage.rabbitry(&both).await.with_code(2).err.contains("names one command"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_broker_ends_with_69() {
+    let stage = Stage::set().await;
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = cli(&stage.vhost, &stage.place, &CREATE);
+    command.env("AMQP_URL", format!("amqp://ann:s3cret@127.0.0.1:{port}"));
+    let said = run(command).await.with_code(69);
+    assert!(
+        said.err.contains(&format!("no RabbitMQ broker answers at amqp://127.0.0.1:{port}")),
+        "{}",
+        said.err
+    );
+    assert!(said.err.contains("make up") && !said.err.contains("s3cret"), "{}", said.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_goes_nowhere_ends_with_69_at_once() {
+    let stage = Stage::set().await;
+    let worker = stage.worker().await;
+    let at_once = async |args: &[&str]| {
+        let began = Instant::now();
+        let said = stage.rabbitry(&[args, &["--timeout", "60"]].concat()).await.with_code(69);
+        assert!(began.elapsed() < Duration::from_secs(20), "not by the time-out");
+        assert!(said.err.contains("rabbitry topology apply"), "{}", said.err);
+    };
+    stage
+        .vhost
+        .channel
+        .queue_unbind(
+            "users.promote".into(),
+            "users.commands".into(),
+            "promote".into(),
+            FieldTable::default(),
+        )
+        .await
+        .unwrap();
+    at_once(&["promote", "ann"]).await;
+    at_once(&["promote", "ann", "--no-wait"]).await;
+    worker.stop().await;
+    stage.vhost.channel.queue_delete("users.create".into(), QueueDeleteOptions::default()).await.unwrap();
+    at_once(&CREATE).await;
+    stage.vhost.channel.exchange_delete("users.commands".into(), Default::default()).await.unwrap();
+    at_once(&["get", "ann"]).await;
+    at_once(&["get", "ann", "--no-wait"]).await;
+    stage.vhost.assert_left(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_of_ours_ends_with_70_and_the_message_is_set_aside() {
+    let stage = Stage::set().await;
+    let worker = stage.worker().await;
+    stage.rabbitry(&CREATE).await.with_code(0);
+    stage.rabbitry(&["create", "bob", "--email", "bob@example.com"]).await.with_code(0);
+    // A row that no version of the program has written.
+    let foreign = rusqlite::Connection::open(stage.place.store()).unwrap();
+    foreign
+        .execute_batch(
+            "PRAGMA ignore_check_constraints = 1; UPDATE users SET points = -7 WHERE username = 'ann'",
+        )
+        .unwrap();
+    let said = stage.rabbitry(&["award", "ann", "1"]).await.with_code(70);
+    assert!(said.err.contains("internal (500)") && said.err.contains("dead-letter queue"), "{}", said.err);
+    stage.rabbitry(&["award", "bob", "1"]).await.with_code(0);
+    assert_eq!(query::<i64>(&stage.place.store(), "SELECT points FROM users WHERE username = 'ann'"), -7);
+    stage.end(worker, &[("users.dead", 1)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_worker_it_is_said_at_once_and_ends_with_75() {
+    let stage = Stage::set().await;
+    let said = stage
+        .rabbitry(&[&CREATE[..], &["--timeout", "1", "--message-id", "m1"]].concat())
+        .await
+        .with_code(75);
+    let lines: Vec<_> = said.err.lines().collect();
+    assert!(lines[0].contains("no worker is consuming users.create"), "{}", said.err);
+    assert!(lines[1].contains("no reply within 1 s") && lines[1].contains("--message-id m1"), "{}", said.err);
+    // Nobody waits any more, so it is not executed when a worker comes.
+    let worker = stage.worker().await;
+    eventually("it is thrown away", async || stage.vhost.ready("users.create").await == 0).await;
+    worker.wait_for_log("batch done").await;
+    assert_eq!(query::<i64>(&stage.place.store(), "SELECT count(*) FROM users"), 0);
+    // The same id, asked in time, is executed.
+    stage.rabbitry(&[&CREATE[..], &["--message-id", "m1"]].concat()).await.with_code(0);
+    stage.end(worker, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_ends_with_75() {
+    let stage = Stage::set().await;
+    let path = format!("/api/policies/{}/full", stage.vhost.name());
+    let definition = json!({"max-length": 1, "overflow": "reject-publish"});
+    let policy = json!({"pattern": "^users\\.create$", "definition": definition, "apply-to": "queues"});
+    request(stage.vhost.management_url(), "PUT", &path, Some(&policy));
+    let send = [&CREATE[..], &["--no-wait", "--timeout", "2"]].concat();
+    let mut taken = 0;
+    // The broker takes some more before it notices.
+    let full = loop {
+        let said = stage.rabbitry(&send).await;
+        if said.code != 0 {
+            break said.with_code(75);
+        }
+        taken += 1;
+        assert!(taken < 20, "the queue is never full");
+    };
+    assert!(full.err.contains("its queue is full"), "{}", full.err);
+    assert_eq!(stage.vhost.ready("users.create").await, taken);
+    let waiting = stage.rabbitry(&[&CREATE[..], &["--timeout", "1"]].concat()).await.with_code(75);
+    assert!(waiting.err.contains("its queue is full"), "{}", waiting.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_may_not_ends_with_77() {
+    let stage = Stage::set().await;
+    let mut url = url::Url::parse(&stage.vhost.url_text()).unwrap();
+    url.set_password(Some("wr0ng-s3cret")).unwrap();
+    let mut command = cli(&stage.vhost, &stage.place, &CREATE);
+    command.env("AMQP_URL", url.as_str());
+    let said = run(command).await.with_code(77);
+    assert!(said.err.contains("refuses the login") && !said.err.contains("wr0ng-s3cret"), "{}", said.err);
+    let login = Login::new(&stage.vhost, ".*", "^$", ".*");
+    for more in [&["--timeout", "20"][..], &["--no-wait", "--timeout", "20"]] {
+        let mut command = cli(&stage.vhost, &stage.place, &[&CREATE[..], more].concat());
+        command.env("AMQP_URL", &login.url);
+        let said = run(command).await.with_code(77);
+        assert!(said.err.contains("does not permit"), "{}", said.err);
+        assert!(!said.err.contains(Login::PASSWORD), "{}", said.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_that_may_only_publish_commands_is_enough() {
+    let stage = Stage::set().await;
+    let worker = stage.worker().await;
+    let login = Login::new(&stage.vhost, "^$", "^users\\.commands$", "^$");
+    let mut command = cli(&stage.vhost, &stage.place, &CREATE);
+    command.env("AMQP_URL", &login.url);
+    let said = run(command).await.with_code(0);
+    assert_eq!(said.json()["username"], "ann");
+    stage.end(worker, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_configuration_ends_with_78() {
+    let stage = Stage::set().await;
+    for url in ["amqp://ann:s3cret@[::1]:5672", "http://ann:s3cret@127.0.0.1", "127.0.0.1:5672"] {
+        let mut command = cli(&stage.vhost, &stage.place, &CREATE);
+        command.env("AMQP_URL", url);
+        let said = run(command).await.with_code(78);
+        assert!(said.err.contains("AMQP_URL") && !said.err.contains("s3cret"), "{}", said.err);
+    }
+    let mut command = cli(&stage.vhost, &stage.place, &CREATE);
+    command.env_remove("AMQP_URL").env("AMQP_URL_FILE", stage.place.file("nowhere"));
+    assert!(run(command).await.with_code(78).err.contains("nowhere"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_ends_with_130() {
+    let stage = Stage::set().await;
+    let waiting =
+        Process::start(cli(&stage.vhost, &stage.place, &[&CREATE[..], &["--timeout", "60"]].concat()));
+    eventually("it has sent its command", async || stage.vhost.ready("users.create").await == 1).await;
+    waiting.signal("INT");
+    let said = waiting.end().await.with_code(130);
+    assert!(said.err.contains("interrupted"), "{}", said.err);
+    let worker = stage.worker().await;
+    eventually("it was confirmed, so it is done", async || {
+        query::<i64>(&stage.place.store(), "SELECT count(*) FROM users") == 1
+    })
+    .await;
+    stage.end(worker, &[]).await;
+}

@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# Uses RabbitMQ's management UI in a real browser, as a person would, on a private broker with a worker of its own.
+# SCREENSHOT=FILE writes the picture that docs/management-ui.md shows. What a failed run saw is left in target/ui.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+out=$PWD/target/ui
+packages=(chromium chromium-driver python3-selenium)
+
+has() { command -v "$1" >/dev/null 2>&1; }
+die() {
+    echo "test-ui: $*" >&2
+    exit 1
+}
+
+# Debian's package is for Debian's Python, which is not always the first one on the PATH.
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:-} /usr/bin/python3 python3; do
+        if has "$candidate" && "$candidate" -c 'import selenium.webdriver' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+have_all() { has chromium && has chromedriver && find_python >/dev/null; }
+
+root=()
+apt_get() {
+    ${root[@]+"${root[@]}"} env DEBIAN_FRONTEND=noninteractive \
+        apt-get -qy -o DPkg::Lock::Timeout=300 -o Acquire::Retries=2 "$@"
+}
+
+install_browser() {
+    local tries=0
+    # shellcheck source=/dev/null
+    [[ "$(. /etc/os-release 2>/dev/null && echo "${ID:-}")" == debian ]] ||
+        die "install Chromium, ChromeDriver and Selenium 4 for Python (as chromium, chromedriver, python3 on the PATH)"
+    if ((EUID != 0)); then
+        has sudo || die "installing ${packages[*]} needs root or sudo"
+        if [[ -t 0 ]]; then root=(sudo); else root=(sudo -n); fi
+    fi
+    echo "installing ${packages[*]} with apt-get, its log is $out/install.log"
+    {
+        # An update does not wait for another one to end. If none succeeds, the lists that are there may still do.
+        until apt_get update || ((++tries >= 30)); do sleep 2; done
+        apt_get install --no-install-recommends "${packages[@]}"
+    } >"$out/install.log" 2>&1 || die "the installation failed: $(tail -n 3 "$out/install.log")"
+    have_all || die "${packages[*]} are installed, but chromium, chromedriver or Selenium cannot be found"
+}
+
+# In this order: the browser and its driver, which are the test's process group, then worker and broker.
+finish() {
+    if [[ -n $test ]]; then
+        kill -TERM "$test" 2>/dev/null && wait "$test" || true
+        kill -KILL -- "-$test" 2>/dev/null || true
+    fi
+    bin/workers.sh stop >/dev/null || true
+    rabbitmq/broker.sh down >/dev/null || true
+    rm -rf "$home"
+}
+
+rm -rf "$out"
+mkdir -p "$out"
+have_all || install_browser
+
+# The test never touches a broker or a store that the environment names.
+unset AMQP_URL AMQP_URL_FILE AMQP_MANAGEMENT_URL DATABASE_URL DATABASE_URL_FILE AMQP_PORT MANAGEMENT_PORT PROMETHEUS_PORT
+home=$(mktemp -d "${TMPDIR:-/tmp}/rabbitry-ui.XXXXXX")
+test=
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+export RABBITRY_HOME=$home
+export WORKER=$PWD/target/debug/rabbitry-worker RABBITRY=$PWD/target/debug/rabbitry
+
+cargo build --locked --bins
+rabbitmq/broker.sh up
+bin/workers.sh start 1
+NO_PROXY='*' no_proxy='*' PYTHONDONTWRITEBYTECODE=1 setsid "$(find_python)" tests/ui/test_management_ui.py "$out" &
+test=$!
+status=0
+wait "$test" || status=$?
+if ((status != 0)); then
+    cp -r "$home/workers" "$out/"
+    exit "$status"
+fi
