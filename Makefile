@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status worker workers build check test test-ui test-import clean topology
+.PHONY: help demo up down status worker workers build check test test-ui test-import bench clean topology
 
 export RABBITRY_HOME ?= $(CURDIR)/.rabbitry
 N ?= 1
@@ -54,6 +54,10 @@ test-import: ## The tests of import with ROWS rows instead of 5,000 (make test-i
 
 test-ui: ## Use the management UI in a real browser (Chromium; on Debian it is installed)
 	@tests/ui/run.sh
+
+bench: ## Measure the worker beside a bare echo (QUICK=1: a minute; BENCH=--help lists the options)
+	@cargo bench --locked --bench bench --no-run
+	@tests/with-broker.sh cargo bench --locked --bench bench -- $(if $(QUICK),--quick) $(BENCH)
 
 clean: down ## Stop everything and delete what was built and stored
 	rm -rf "$(RABBITRY_HOME)"

@@ -6,6 +6,7 @@ mod batching;
 mod cli;
 mod engine;
 mod import;
+mod interval;
 mod operator;
 mod other_clients;
 mod pressure;

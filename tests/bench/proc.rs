@@ -1,0 +1,91 @@
+//! What the kernel counts: the CPU time of processes, and what was taken from this machine.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+/// The processes of one window.
+#[derive(Debug, Clone)]
+pub(crate) struct Processes {
+    /// The worker or the echo that is measured.
+    pub(crate) server: u32,
+    pub(crate) broker: Option<u32>,
+    /// The load generator, and the one that is idle meanwhile.
+    pub(crate) beside: Vec<u32>,
+}
+
+/// Counters at one moment, in clock ticks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading {
+    steal: u64,
+    busy: u64,
+    server: u64,
+    broker: u64,
+    ours: u64,
+}
+
+/// What one window took.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(crate) struct Cost {
+    pub(crate) server_us: f64,
+    pub(crate) broker_us: f64,
+    /// CPU that the hypervisor gave to others, in parts of one core.
+    pub(crate) steal: f64,
+    /// CPU of processes that do not belong to the benchmark, in parts of one core.
+    pub(crate) foreign: f64,
+}
+
+impl Processes {
+    pub(crate) fn read(&self) -> Result<Reading> {
+        let (steal, busy) = machine()?;
+        let server = cpu_ticks(self.server)?;
+        let broker = self.broker.map(cpu_ticks).transpose()?.unwrap_or(0);
+        let beside = self.beside.iter().map(|pid| cpu_ticks(*pid)).sum::<Result<u64>>()?;
+        Ok(Reading { steal, busy, server, broker, ours: server + broker + beside })
+    }
+}
+
+impl Reading {
+    pub(crate) fn until(self, end: Self, seconds: f64) -> Cost {
+        let per_second = rustix::param::clock_ticks_per_second() as f64;
+        let taken = |from: u64, to: u64| to.saturating_sub(from) as f64 / per_second;
+        let busy = taken(self.busy, end.busy) - taken(self.ours, end.ours);
+        Cost {
+            server_us: taken(self.server, end.server) * 1e6,
+            broker_us: taken(self.broker, end.broker) * 1e6,
+            steal: taken(self.steal, end.steal) / seconds,
+            foreign: busy.max(0.0) / seconds,
+        }
+    }
+}
+
+/// Steal, and what ran here, of all cores.
+fn machine() -> Result<(u64, u64)> {
+    let text = fs::read_to_string("/proc/stat").context("no /proc/stat: the benchmark needs Linux")?;
+    let line = text.lines().next().unwrap_or_default();
+    let ticks: Vec<u64> = line.split_whitespace().skip(1).filter_map(|tick| tick.parse().ok()).collect();
+    let [user, nice, system, _idle, _iowait, irq, softirq, steal, ..] = ticks[..] else {
+        anyhow::bail!("cannot read /proc/stat: {line}");
+    };
+    Ok((steal, user + nice + system + irq + softirq))
+}
+
+/// User and system time of all threads of a process.
+fn cpu_ticks(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/stat");
+    let text = fs::read_to_string(&path).with_context(|| format!("process {pid} is gone"))?;
+    // The second field is a name in brackets that may hold anything; utime and stime are the 14th and the 15th.
+    let fields: Vec<&str> = text.rsplit(") ").next().unwrap_or_default().split_whitespace().collect();
+    match (fields.get(11).map(|f| f.parse::<u64>()), fields.get(12).map(|f| f.parse::<u64>())) {
+        (Some(Ok(user)), Some(Ok(system))) => Ok(user + system),
+        _ => anyhow::bail!("cannot read {path}"),
+    }
+}
+
+/// The most memory that a process has had at a time, in KiB.
+pub(crate) fn peak_kib(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
