@@ -9,6 +9,7 @@ use lapin::{
     uri::AMQPUri,
 };
 use tokio::time::timeout;
+use tracing::debug;
 use url::{Host, Url};
 
 use crate::limits::{CLOSE_TIMEOUT, CONNECT_TIMEOUT, HEARTBEAT_SECONDS, POOL_SIZE};
@@ -153,9 +154,17 @@ pub async fn take(pool: &Pool, url: &BrokerUrl) -> Result<Connection, ConnectErr
 }
 
 /// Closes a connection, or drops it if the broker does not answer.
+///
+/// Its channels have to be kept until then: lapin closes a channel that is dropped, and while it does, refuses to close
+/// the connection. Dropped then without the broker's answer, the socket takes along what the broker has not read yet:
+/// replies and acknowledgements (tried: in one of three rounds of 254 messages some were lost).
 pub async fn close(connection: &Connection) {
-    // A broker that is blocked or gone never answers a close; nothing is lost by dropping the connection.
-    let _ = timeout(CLOSE_TIMEOUT, connection.close(200, "done".into())).await;
+    // A broker that is blocked or gone never answers a close; nothing more is lost by dropping the connection.
+    match timeout(CLOSE_TIMEOUT, connection.close(200, "done".into())).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!(%error, "connection was dropped instead of closed"),
+        Err(_) => debug!("connection was dropped instead of closed: the broker does not answer"),
+    }
 }
 
 fn is_refusal(error: &lapin::Error) -> bool {

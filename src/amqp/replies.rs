@@ -136,13 +136,12 @@ async fn keep_open(url: &BrokerUrl, name: &str, state: &watch::Sender<State>, st
             Ok((connection, link)) => {
                 info!(broker = %url, "reply connection is open");
                 warned = false;
-                let replies = link.replies.clone();
+                // A channel that is dropped keeps its connection from being closed; see [`close`].
+                let held = link.clone();
                 let reason = watch_over(&connection, link, state, stop).await;
                 state.send_replace(State::DownSince(Instant::now()));
-                // The broker answers when it has taken in every reply before it, which closing the whole connection at
-                // once does not promise. If it does not answer, callers ask again.
-                let _ = timeout(CLOSE_TIMEOUT, replies.close(200, "done".into())).await;
                 close(&connection).await;
+                drop(held);
                 if stop.is_cancelled() {
                     return;
                 }

@@ -107,6 +107,11 @@ impl<S: Service> Lane<S> {
         Ok(Self { context, sources, incoming, pace, drain, withheld: Vec::new(), successes: 0 })
     }
 
+    /// Its channels.
+    pub(super) fn channels(&self) -> impl Iterator<Item = Channel> {
+        self.sources.iter().map(|source| source.channel.clone())
+    }
+
     /// Handles batches until asked to drain, or until a message is suspected, or (one by one) until all is quiet.
     pub(super) async fn run(mut self) -> Result<End, SessionError> {
         let mut ending: Option<End> = None;

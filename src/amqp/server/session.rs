@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use lapin::{Connection, ErrorKind};
+use lapin::{Channel, Connection, ErrorKind};
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -71,8 +71,10 @@ pub(super) async fn run<S: Service>(
 ) -> Result<End, SessionError> {
     let connection = connect(url, name).await?;
     let drain = shutdown.child_token();
-    let result = consume(&connection, context, commands, pace, &drain).await;
+    let mut channels = Vec::new();
+    let result = consume(&connection, &mut channels, context, commands, pace, &drain).await;
     close(&connection).await;
+    drop(channels);
     match result {
         Ok(_) if shutdown.is_cancelled() => Ok(End::Shutdown),
         result => result,
@@ -81,6 +83,7 @@ pub(super) async fn run<S: Service>(
 
 async fn consume<S: Service>(
     connection: &Connection,
+    channels: &mut Vec<Channel>,
     context: &Arc<Context<S>>,
     commands: &[CommandSpec],
     pace: Pace,
@@ -93,6 +96,7 @@ async fn consume<S: Service>(
         let own: Vec<_> = commands.iter().copied().filter(|command| command.access == access).collect();
         if !own.is_empty() {
             let lane = Lane::open(connection, Arc::clone(context), &own, pace, drain.clone()).await?;
+            channels.extend(lane.channels());
             lanes.spawn(lane.run());
         }
     }
