@@ -102,6 +102,16 @@ pub enum Payload<C> {
     Many(Vec<Result<C, Problem>>),
 }
 
+impl<C> Payload<C> {
+    /// How many commands it holds.
+    pub fn commands(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Many(items) => items.len(),
+        }
+    }
+}
+
 /// What is sent back for one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {

@@ -1,9 +1,14 @@
 //! The loop that turns deliveries into batches.
 //!
 //! A lane takes *whatever has arrived* while its last batch was committing, from its ready queues in turn, and hands
-//! it over as one slice. There is no timer: an idle lane adds no latency, a busy one commits in groups.
+//! it over as one slice. There is no timer: an idle lane adds no latency, a busy one commits in groups. Three batches
+//! are under way at a time: one is read, one commits, one is replied to and acknowledged.
 
-use std::{future::pending, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    future::{Future, pending, ready},
+    sync::Arc,
+};
 
 use futures::{
     Stream, StreamExt,
@@ -22,38 +27,39 @@ use tracing::{debug, warn};
 
 use super::{
     Context,
+    answer::{Answered, Arrived, Opened, answer, open},
     session::{End, Pace, SessionError},
-    settle,
+    settle::{Outlet, Settler, Settling},
 };
 use crate::{
-    amqp::{connection::process_name, envelope::delivery_count, queue, short},
-    limits::{BATCH_BYTES_MAX, CLOSE_TIMEOUT, QUARANTINE_IDLE, QUARANTINE_SUCCESSES, SUSPECT_DELIVERY_COUNT},
+    amqp::{connection::process_name, queue, short},
+    limits::{BATCH_BYTES_MAX, CLOSE_TIMEOUT, QUARANTINE_IDLE, QUARANTINE_SUCCESSES},
     service::{CommandSpec, Service},
 };
 
 /// Some of a service's queues, each on a channel of its own, handled by one loop.
-pub(super) struct Lane<S> {
+pub(super) struct Lane<S: Service> {
     context: Arc<Context<S>>,
     sources: Vec<Source>,
     incoming: ReadyChunks<SelectAll<BoxStream<'static, Incoming>>>,
     pace: Pace,
     drain: CancellationToken,
+    /// What has arrived while the batch before it commits.
+    waiting: VecDeque<Opened<S::Command>>,
+    settler: Settler<S>,
     /// Deliveries that are suspected, kept until nothing else is in hand.
     withheld: Vec<Arrived>,
     /// Successes since the last delivery that was suspected.
     successes: u32,
+    ending: Option<End>,
 }
 
 /// A queue that a lane consumes.
-pub(super) struct Source {
-    pub(super) command: CommandSpec,
-    pub(super) queue: String,
-    pub(super) channel: Channel,
+struct Source {
+    command: CommandSpec,
+    queue: String,
+    channel: Channel,
     consumer: Consumer,
-    /// The last delivery up to which every one has been seen and is being settled: an acknowledgement of several may
-    /// cover these. What the broker delivered and nobody saw (to a consumer that was cancelled meanwhile), or what is
-    /// withheld, leaves a gap that no later acknowledgement may cover.
-    pub(super) contiguous: u64,
 }
 
 /// The prefetch of a live consumer cannot be changed, so it grows by making the consumer anew.
@@ -68,12 +74,6 @@ enum Consumer {
     Full,
     /// Cancelled for good, or ended.
     Ended,
-}
-
-/// A delivery and the source it came from.
-pub(super) struct Arrived {
-    pub(super) source: usize,
-    pub(super) delivery: Delivery,
 }
 
 #[expect(clippy::large_enum_variant, reason = "nearly all of them are deliveries")]
@@ -99,12 +99,23 @@ impl<S: Service> Lane<S> {
         for (index, &command) in commands.iter().enumerate() {
             let channel = connection.create_channel().await?;
             let queue = queue(context.service.name(), command.name);
-            let source = Source { command, queue, channel, consumer: Consumer::Probing, contiguous: 0 };
+            let source = Source { command, queue, channel, consumer: Consumer::Probing };
             streams.push(source.consume(index, 1).await?);
             sources.push(source);
         }
-        let incoming = streams.ready_chunks(usize::from(context.batch_max));
-        Ok(Self { context, sources, incoming, pace, drain, withheld: Vec::new(), successes: 0 })
+        let outlets = sources.iter().map(|source| Outlet::new(source.queue.clone(), source.channel.clone()));
+        Ok(Self {
+            incoming: streams.ready_chunks(usize::from(context.batch_max)),
+            settler: Settler::start(Arc::clone(&context), outlets.collect()),
+            context,
+            sources,
+            pace,
+            drain,
+            waiting: VecDeque::new(),
+            withheld: Vec::new(),
+            successes: 0,
+            ending: None,
+        })
     }
 
     /// Its channels.
@@ -114,83 +125,98 @@ impl<S: Service> Lane<S> {
 
     /// Handles batches until asked to drain, or until a message is suspected, or (one by one) until all is quiet.
     pub(super) async fn run(mut self) -> Result<End, SessionError> {
-        let mut ending: Option<End> = None;
+        let batch_max = usize::from(self.context.batch_max);
+        let mut committing = None;
         let mut idle_at = Instant::now() + QUARANTINE_IDLE;
         loop {
-            if let Some(end) = ending
+            if let Some(end) = self.ending
+                && committing.is_none()
+                && self.waiting.is_empty()
                 && self.sources.iter().all(|source| source.consumer == Consumer::Ended)
             {
-                self.handle_withheld().await?;
-                self.close().await;
-                return Ok(end);
+                return self.finish(end).await;
             }
-            let quiet = async {
-                match self.pace {
-                    Pace::OneByOne => sleep_until(idle_at).await,
-                    Pace::Full => pending().await,
-                }
-            };
-            let chunk = tokio::select! {
+            let running = self.ending.is_none();
+            tokio::select! {
                 biased;
-                () = self.drain.cancelled(), if ending.is_none() => {
-                    ending = Some(End::Shutdown);
-                    self.cancel_consumers().await?;
-                    continue;
+                () = self.drain.cancelled(), if running => self.end(End::Shutdown).await?,
+                error = self.settler.failure() => return Err(error),
+                answered = committed(&mut committing), if committing.is_some() => {
+                    committing = None;
+                    self.answered(answered?).await?;
+                    idle_at = Instant::now() + QUARANTINE_IDLE;
                 }
-                chunk = self.incoming.next() => chunk.unwrap_or_default(),
-                () = quiet, if ending.is_none() => {
-                    ending = Some(End::Recovered);
-                    self.cancel_consumers().await?;
-                    continue;
+                chunk = self.incoming.next(), if self.waiting.len() < batch_max => {
+                    self.take(chunk.unwrap_or_default()).await?;
+                    idle_at = Instant::now() + QUARANTINE_IDLE;
                 }
-            };
-            let reason = self.handle(chunk, ending.is_some()).await?;
-            idle_at = Instant::now() + QUARANTINE_IDLE;
-            if let Some(reason) = reason.filter(|_| ending.is_none()) {
-                ending = Some(reason);
-                self.cancel_consumers().await?;
+                // Last, so that a batch holds everything that has arrived.
+                () = ready(()), if committing.is_none() && !self.waiting.is_empty() => {
+                    let batch = next_batch(&mut self.waiting, batch_max);
+                    committing = Some(Box::pin(answer(Arc::clone(&self.context), batch)));
+                }
+                () = sleep_until(idle_at), if running && self.pace == Pace::OneByOne && committing.is_none() => {
+                    self.end(End::Recovered).await?;
+                }
             }
         }
     }
 
-    /// Handles what has arrived; returns why the lane should end, if it should.
-    async fn handle(&mut self, chunk: Vec<Incoming>, ending: bool) -> Result<Option<End>, SessionError> {
-        let mut batch = Vec::with_capacity(chunk.len());
-        let mut ended = Vec::new();
-        let mut reason = None;
+    /// Takes in what has arrived.
+    async fn take(&mut self, chunk: Vec<Incoming>) -> Result<(), SessionError> {
         for incoming in chunk {
             match incoming {
+                Incoming::Delivery(arrived) if self.pace == Pace::Full && arrived.is_suspect() => {
+                    self.withhold(arrived);
+                    self.end(End::Suspect).await?;
+                }
                 Incoming::Delivery(arrived) => {
-                    // The count of a first delivery is whatever the producer wrote into the header.
-                    let suspect = arrived.delivery.redelivered
-                        && delivery_count(&arrived.delivery.properties) >= SUSPECT_DELIVERY_COUNT;
-                    if suspect && self.pace == Pace::Full {
-                        self.withhold(arrived);
-                        reason = Some(End::Suspect);
-                        continue;
-                    }
-                    self.successes = if suspect { 0 } else { self.successes + 1 };
-                    batch.push(arrived);
+                    let command = self.sources[arrived.source].command;
+                    self.waiting.push_back(open(&self.context, command, arrived));
                 }
                 Incoming::Failed(error) => return Err(error.into()),
-                Incoming::Ended(source) => ended.push(source),
+                Incoming::Ended(source) => self.consumer_ended(source).await?,
             }
         }
-        if !batch.is_empty() {
-            for part in parts(&batch) {
-                settle::handle(&self.context, &mut self.sources, part).await?;
+        Ok(())
+    }
+
+    /// Hands over a batch whose effects are durable, and quickens the pace after a success.
+    async fn answered(&mut self, answered: Answered) -> Result<(), SessionError> {
+        for arrived in &answered.arrived {
+            self.successes = if arrived.is_suspect() { 0 } else { self.successes + 1 };
+        }
+        let sources: BTreeSet<_> = answered.arrived.iter().map(|arrived| arrived.source).collect();
+        self.settler.settle(answered).await?;
+        match self.pace {
+            Pace::Full if self.ending.is_none() => self.grow(sources).await,
+            Pace::OneByOne if self.successes >= QUARANTINE_SUCCESSES => self.end(End::Recovered).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks for no more deliveries. What has arrived is still handled.
+    async fn end(&mut self, end: End) -> Result<(), SessionError> {
+        if self.ending.is_none() {
+            self.ending = Some(end);
+            for source in &self.sources {
+                if !matches!(source.consumer, Consumer::Growing | Consumer::Ended) {
+                    source.cancel().await?;
+                }
             }
-            if self.pace == Pace::Full && !ending && reason.is_none() {
-                self.grow(&batch).await?;
-            }
         }
-        for source in ended {
-            self.consumer_ended(source, ending || reason.is_some()).await?;
-        }
-        if self.pace == Pace::OneByOne && self.successes >= QUARANTINE_SUCCESSES {
-            reason = Some(End::Recovered);
-        }
-        Ok(reason)
+        Ok(())
+    }
+
+    /// Settles what is left and closes the channels: the broker answers when it has taken in every acknowledgement
+    /// before it, which closing the whole connection at once does not promise.
+    async fn finish(self, end: End) -> Result<End, SessionError> {
+        let settling = self.settler.finish().await?;
+        handle_withheld(&self.context, &self.sources, settling, self.withheld).await?;
+        let all = self.sources.iter().map(|source| source.channel.close(200, "done".into()));
+        // If it does not answer, what it has not taken in is delivered again.
+        let _ = timeout(CLOSE_TIMEOUT, join_all(all)).await;
+        Ok(end)
     }
 
     /// Keeps a delivery for the end of the session.
@@ -204,25 +230,10 @@ impl<S: Service> Lane<S> {
         self.withheld.push(arrived);
     }
 
-    /// Handles what was suspected, one by one, when everything else is settled and no more is delivered.
-    ///
-    /// To give it back instead would count as a delivery, and as the broker puts it behind what it gets back, a message
-    /// that kills workers could always be the next one: its neighbour would be given back until the broker sets it
-    /// aside, without having been tried once. In random order, so that after a few deaths of workers every neighbour
-    /// has been handled before the one that kills, whichever it is.
-    async fn handle_withheld(&mut self) -> Result<(), SessionError> {
-        let mut withheld = std::mem::take(&mut self.withheld);
-        fastrand::shuffle(&mut withheld);
-        for arrived in withheld {
-            settle::handle(&self.context, &mut self.sources, std::slice::from_ref(&arrived)).await?;
-        }
-        Ok(())
-    }
-
     /// After a first success, makes the consumers that hold one delivery anew.
-    async fn grow(&mut self, batch: &[Arrived]) -> Result<(), SessionError> {
-        for arrived in batch {
-            let source = &mut self.sources[arrived.source];
+    async fn grow(&mut self, sources: BTreeSet<usize>) -> Result<(), SessionError> {
+        for index in sources {
+            let source = &mut self.sources[index];
             if source.consumer == Consumer::Probing {
                 source.consumer = Consumer::Growing;
                 source.cancel().await?;
@@ -231,36 +242,18 @@ impl<S: Service> Lane<S> {
         Ok(())
     }
 
-    async fn consumer_ended(&mut self, index: usize, ending: bool) -> Result<(), SessionError> {
+    async fn consumer_ended(&mut self, index: usize) -> Result<(), SessionError> {
         let source = &mut self.sources[index];
         match source.consumer {
-            // Only now are all deliveries of the old consumer handled, so that acknowledgements keep their order.
-            Consumer::Growing if !ending => {
+            _ if self.ending.is_some() => source.consumer = Consumer::Ended,
+            // Only now has every delivery of the old consumer been taken in, so that acknowledgements keep their order.
+            Consumer::Growing => {
                 let stream = source.consume(index, self.context.batch_max.saturating_mul(2)).await?;
                 source.consumer = Consumer::Full;
                 debug!(queue = source.queue, "consuming at full prefetch");
                 self.incoming.get_mut().push(stream);
             }
-            _ if ending => source.consumer = Consumer::Ended,
             _ => return Err(SessionError::Cancelled(source.queue.clone())),
-        }
-        Ok(())
-    }
-
-    /// Closes the channels: the broker answers when it has taken in every acknowledgement before it, which closing
-    /// the whole connection at once does not promise.
-    async fn close(self) {
-        let all = self.sources.iter().map(|source| source.channel.close(200, "done".into()));
-        // If it does not answer, what it has not taken in is delivered again.
-        let _ = timeout(CLOSE_TIMEOUT, join_all(all)).await;
-    }
-
-    /// Asks for no more deliveries. What has arrived is still handled.
-    async fn cancel_consumers(&mut self) -> Result<(), SessionError> {
-        for source in &self.sources {
-            if !matches!(source.consumer, Consumer::Growing | Consumer::Ended) {
-                source.cancel().await?;
-            }
         }
         Ok(())
     }
@@ -297,18 +290,46 @@ impl Source {
     }
 }
 
-/// Cuts what has arrived into batches of bounded size: arrays make a message a thousand times as large as a command,
+/// Handles what was suspected, one by one, when everything else is settled and no more is delivered.
+///
+/// To give it back instead would count as a delivery, and as the broker puts it behind what it gets back, a message
+/// that kills workers could always be the next one: its neighbour would be given back until the broker sets it
+/// aside, without having been tried once. In random order, so that after a few deaths of workers every neighbour
+/// has been handled before the one that kills, whichever it is.
+async fn handle_withheld<S: Service>(
+    context: &Arc<Context<S>>,
+    sources: &[Source],
+    mut settling: Settling<S>,
+    mut withheld: Vec<Arrived>,
+) -> Result<(), SessionError> {
+    fastrand::shuffle(&mut withheld);
+    for arrived in withheld {
+        let opened = open(context, sources[arrived.source].command, arrived);
+        settling.settle(answer(Arc::clone(context), vec![opened]).await?).await?;
+    }
+    Ok(())
+}
+
+/// The batch that commits, if there is one.
+async fn committed<T>(batch: &mut Option<impl Future<Output = T> + Unpin>) -> T {
+    match batch {
+        Some(batch) => batch.await,
+        None => pending().await,
+    }
+}
+
+/// Cuts a batch of bounded size from what has arrived: arrays make a message a thousand times as large as a command,
 /// and a transaction holds up other writers for as long as it takes.
-fn parts(arrived: &[Arrived]) -> impl Iterator<Item = &[Arrived]> {
+fn next_batch<C>(waiting: &mut VecDeque<Opened<C>>, batch_max: usize) -> Vec<Opened<C>> {
     let mut bytes = 0;
-    arrived.chunk_by(move |before, _| {
-        bytes += before.delivery.data.len();
+    let sizes = waiting.iter().map(|opened| opened.arrived.delivery.data.len());
+    let fitting = sizes.take_while(|size| {
         let fits = bytes < BATCH_BYTES_MAX;
-        if !fits {
-            bytes = 0;
-        }
+        bytes += size;
         fits
-    })
+    });
+    let count = fitting.take(batch_max).count();
+    waiting.drain(..count).collect()
 }
 
 /// The stream's end is told too: it means that the broker cancelled the consumer.
@@ -326,20 +347,30 @@ fn tagged(
 
 #[cfg(test)]
 mod tests {
+    use std::iter::from_fn;
+
+    use lapin::message::Delivery;
+
     use super::*;
 
-    fn arrived(bytes: usize) -> Arrived {
+    fn arrived(bytes: usize) -> Opened<()> {
         let delivery = Delivery::mock(1, "".into(), "".into(), false, vec![b' '; bytes]);
-        Arrived { source: 0, delivery }
+        Opened::mock(Arrived { source: 0, delivery })
     }
 
     #[test]
     fn batches_are_cut_by_size_and_keep_their_order() {
-        let sizes = |arrived: &[Arrived]| -> Vec<usize> { parts(arrived).map(<[_]>::len).collect() };
-        let small: Vec<_> = (0..300).map(|_| arrived(100)).collect();
-        assert_eq!(sizes(&small), [300]);
-        let large: Vec<_> =
-            [1, BATCH_BYTES_MAX, 1, BATCH_BYTES_MAX / 2, BATCH_BYTES_MAX / 2, 7].map(arrived).into();
-        assert_eq!(sizes(&large), [2, 3, 1]);
+        let sizes = |messages: Vec<usize>| -> Vec<Vec<usize>> {
+            let mut waiting: VecDeque<_> = messages.into_iter().map(arrived).collect();
+            let batches = from_fn(|| Some(next_batch(&mut waiting, 200)).filter(|batch| !batch.is_empty()));
+            let size = |opened: Opened<()>| opened.arrived.delivery.data.len();
+            batches.map(|batch| batch.into_iter().map(size).collect()).collect()
+        };
+        assert_eq!(sizes(vec![100; 300]), [vec![100; 200], vec![100; 100]]);
+        let half = BATCH_BYTES_MAX / 2;
+        assert_eq!(
+            sizes(vec![1, BATCH_BYTES_MAX, 1, half, half, 7]),
+            [vec![1, BATCH_BYTES_MAX], vec![1, half, half], vec![7]]
+        );
     }
 }

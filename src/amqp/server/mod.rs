@@ -2,9 +2,10 @@
 //!
 //! [`Server::run`] is the one supervisor: it opens a session, and whatever ends it (an error, a consumer that the
 //! broker cancelled, a store that does not answer), everything of it is dropped and another one is opened. See
-//! [`session`] for one session, [`lane`] for the loop that turns deliveries into batches, and [`settle`] for replies
-//! and acknowledgements.
+//! [`session`] for one session, [`lane`] for the loop that turns deliveries into batches, [`answer`] for what is
+//! asked of the service, and [`settle`] for replies and acknowledgements.
 
+mod answer;
 mod lane;
 mod session;
 mod settle;

@@ -1,109 +1,106 @@
-//! What becomes of a batch: answer, reply, set aside, acknowledge, in this order.
+//! What becomes of an answered batch: reply, set aside, acknowledge, in this order.
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use lapin::options::{BasicAckOptions, BasicRejectOptions};
-use tokio::time::{Instant, timeout_at};
-use tracing::{debug, error, info, warn};
+use lapin::{
+    Channel,
+    options::{BasicAckOptions, BasicRejectOptions},
+};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, error, warn};
 
 use super::{
     Context,
-    lane::{Arrived, Source},
+    answer::{Answered, Arrived},
     session::SessionError,
 };
 use crate::{
     amqp::{envelope::Envelope, replies::OutgoingReply},
-    backoff::Backoff,
-    service::{Code, Problem, Reply, Request, Service},
+    service::{Code, Problem, Reply, Service},
 };
 
-/// Handles a batch. When it returns, every delivery of it is settled.
-pub(super) async fn handle<S: Service>(
-    context: &Context<S>,
-    sources: &mut [Source],
-    batch: &[Arrived],
-) -> Result<(), SessionError> {
-    let began = Instant::now();
-    let envelopes: Vec<_> = batch
-        .iter()
-        .map(|arrived| {
-            Envelope::open(sources[arrived.source].command, &arrived.delivery.properties, &context.trust)
-        })
-        .collect();
-    let replies = answer(context, batch, &envelopes).await?;
-    let committed = began.elapsed();
-    // Replies go first: a crash between the two means a second reply, the other way round none.
-    send_replies(context, &envelopes, &replies).await;
-    let rejected = set_aside(context, sources, batch, &envelopes, &replies).await;
-    acknowledge(sources, batch, &rejected).await?;
-    debug!(
-        batch.size = batch.len(),
-        batch.commit_us = committed.as_micros(),
-        batch.total_us = began.elapsed().as_micros(),
-        "batch done"
-    );
-    Ok(())
+/// The task that settles a lane's batches, one after another, while the next one commits.
+pub(super) struct Settler<S> {
+    /// Room for one batch: a lane that is faster waits.
+    batches: mpsc::Sender<Answered>,
+    task: AbortOnDropHandle<Result<Settling<S>, SessionError>>,
 }
 
-/// Answers what is a command by the service, and the rest by what is wrong with it.
-async fn answer<S: Service>(
-    context: &Context<S>,
-    batch: &[Arrived],
-    envelopes: &[Envelope],
-) -> Result<Vec<Reply>, SessionError> {
-    let mut replies: Vec<Option<Reply>> = Vec::with_capacity(batch.len());
-    let mut requests = Vec::with_capacity(batch.len());
-    for (arrived, envelope) in batch.iter().zip(envelopes) {
-        match envelope.request(&*context.service, &arrived.delivery) {
-            Ok(request) => {
-                requests.push(request);
-                replies.push(None);
+/// What settling needs and knows.
+pub(super) struct Settling<S> {
+    context: Arc<Context<S>>,
+    outlets: Vec<Outlet>,
+}
+
+/// A queue's way back.
+pub(super) struct Outlet {
+    pub(super) queue: String,
+    pub(super) channel: Channel,
+    /// The last delivery up to which every one has been seen and is being settled: an acknowledgement of several may
+    /// cover these. What the broker delivered and nobody saw (to a consumer that was cancelled meanwhile), or what is
+    /// withheld, leaves a gap that no later acknowledgement may cover.
+    contiguous: u64,
+}
+
+impl Outlet {
+    pub(super) fn new(queue: String, channel: Channel) -> Self {
+        Self { queue, channel, contiguous: 0 }
+    }
+}
+
+impl<S: Service> Settler<S> {
+    /// Starts the task; it ends when this is dropped.
+    pub(super) fn start(context: Arc<Context<S>>, outlets: Vec<Outlet>) -> Self {
+        let (batches, mut queue) = mpsc::channel(1);
+        let mut settling = Settling { context, outlets };
+        let task = tokio::spawn(async move {
+            while let Some(answered) = queue.recv().await {
+                settling.settle(answered).await?;
             }
-            Err(problem) => replies.push(Some(Reply::unexecuted(problem))),
+            Ok(settling)
+        });
+        Self { batches, task: AbortOnDropHandle::new(task) }
+    }
+
+    /// Hands over a batch.
+    pub(super) async fn settle(&mut self, answered: Answered) -> Result<(), SessionError> {
+        match self.batches.send(answered).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.failure().await),
         }
     }
-    let mut answers = ask_until_answered(context, requests.into()).await?.into_iter();
-    let replies = replies.into_iter().map(|reply| reply.or_else(|| answers.next()));
-    // A service that breaks its contract is a bug; what it did not answer must not be acknowledged.
-    replies.collect::<Option<Vec<_>>>().ok_or(SessionError::Panicked)
-}
 
-/// Keeps the batch while the store is not there; nothing is acknowledged meanwhile, and the prefetch is the brake.
-async fn ask_until_answered<S: Service>(
-    context: &Context<S>,
-    requests: Arc<[Request<S::Command>]>,
-) -> Result<Vec<Reply>, SessionError> {
-    if requests.is_empty() {
-        return Ok(Vec::new());
-    }
-    let deadline = Instant::now() + context.store_patience;
-    let mut backoff = Backoff::of_store();
-    let mut warned = false;
-    loop {
-        match timeout_at(deadline, context.service.answer(Arc::clone(&requests))).await {
-            Err(_) => return Err(SessionError::StoreSilent),
-            Ok(Ok(replies)) => {
-                if warned {
-                    info!("the store answers again");
-                }
-                return Ok(replies);
-            }
-            Ok(Err(unavailable)) => {
-                if !warned {
-                    warn!(error = %unavailable, "keeping a batch of {} and trying again", requests.len());
-                    warned = true;
-                }
-                if timeout_at(deadline, backoff.wait()).await.is_err() {
-                    return Err(SessionError::StoreSilent);
-                }
-            }
+    /// Waits until a batch cannot be settled.
+    pub(super) async fn failure(&mut self) -> SessionError {
+        match (&mut self.task).await {
+            Ok(Err(error)) => error,
+            Ok(Ok(_)) | Err(_) => SessionError::Panicked,
         }
     }
+
+    /// Waits until everything that was handed over is settled.
+    pub(super) async fn finish(self) -> Result<Settling<S>, SessionError> {
+        drop(self.batches);
+        self.task.await.unwrap_or(Err(SessionError::Panicked))
+    }
 }
 
-async fn send_replies<S: Service>(context: &Context<S>, envelopes: &[Envelope], replies: &[Reply]) {
-    let mut outgoing = Vec::with_capacity(replies.len());
-    for (envelope, reply) in envelopes.iter().zip(replies) {
+impl<S: Service> Settling<S> {
+    /// Replies to a batch and acknowledges it. When it returns, every delivery of it is settled.
+    pub(super) async fn settle(&mut self, answered: Answered) -> Result<(), SessionError> {
+        // Replies go first: a crash between the two means a second reply, the other way round none.
+        send_replies(&self.context, &answered).await;
+        let rejected = set_aside(&self.context, &self.outlets, &answered).await;
+        acknowledge(&mut self.outlets, &answered.arrived, &rejected).await?;
+        debug!(batch.size = answered.arrived.len(), "batch is settled");
+        Ok(())
+    }
+}
+
+async fn send_replies<S: Service>(context: &Context<S>, answered: &Answered) {
+    let mut outgoing = Vec::with_capacity(answered.replies.len());
+    for (envelope, reply) in answered.envelopes.iter().zip(&answered.replies) {
         if let Some(reply_to) = &envelope.reply_to {
             let properties = envelope.reply_properties(context.service.name(), reply);
             outgoing.push(OutgoingReply { reply_to: reply_to.clone(), properties, body: reply.body.clone() });
@@ -126,17 +123,15 @@ async fn send_replies<S: Service>(context: &Context<S>, envelopes: &[Envelope], 
 /// no copy could be published.
 async fn set_aside<S: Service>(
     context: &Context<S>,
-    sources: &[Source],
-    batch: &[Arrived],
-    envelopes: &[Envelope],
-    replies: &[Reply],
+    outlets: &[Outlet],
+    answered: &Answered,
 ) -> BTreeSet<usize> {
     let mut indexes = Vec::new();
     let mut letters = Vec::new();
-    for (index, (envelope, reply)) in envelopes.iter().zip(replies).enumerate() {
+    for (index, (envelope, reply)) in answered.envelopes.iter().zip(&answered.replies).enumerate() {
         if let Some(reason) = reason_to_set_aside(envelope, reply) {
-            let arrived = &batch[index];
-            let queue = sources[arrived.source].queue.as_str();
+            let arrived = &answered.arrived[index];
+            let queue = outlets[arrived.source].queue.as_str();
             warn!(queue, message_id = envelope.id, code = reason.code.name, "message is set aside");
             letters.push((&arrived.delivery, queue, reason));
             indexes.push(index);
@@ -160,28 +155,28 @@ fn reason_to_set_aside<'a>(envelope: &Envelope, reply: &'a Reply) -> Option<&'a 
 /// Settles a batch: one acknowledgement of several for each queue, as far as its deliveries have come without a gap,
 /// and single ones beyond.
 async fn acknowledge(
-    sources: &mut [Source],
+    outlets: &mut [Outlet],
     batch: &[Arrived],
     rejected: &BTreeSet<usize>,
 ) -> Result<(), SessionError> {
-    for (index, source) in sources.iter_mut().enumerate() {
+    for (index, outlet) in outlets.iter_mut().enumerate() {
         let mut up_to = None;
         let own = batch.iter().enumerate().filter(|(_, arrived)| arrived.source == index);
         for (position, arrived) in own {
             let tag = arrived.delivery.delivery_tag;
-            let contiguous = tag == source.contiguous + 1;
-            source.contiguous += u64::from(contiguous);
+            let contiguous = tag == outlet.contiguous + 1;
+            outlet.contiguous += u64::from(contiguous);
             if rejected.contains(&position) {
-                source.channel.basic_reject(tag, BasicRejectOptions { requeue: false }).await?;
+                outlet.channel.basic_reject(tag, BasicRejectOptions { requeue: false }).await?;
             } else if contiguous {
                 up_to = Some(tag);
             } else {
-                source.channel.basic_ack(tag, BasicAckOptions { multiple: false }).await?;
+                outlet.channel.basic_ack(tag, BasicAckOptions { multiple: false }).await?;
             }
         }
         // Zero as a tag would acknowledge whatever is outstanding; the broker counts from 1.
         if let Some(tag) = up_to {
-            source.channel.basic_ack(tag, BasicAckOptions { multiple: true }).await?;
+            outlet.channel.basic_ack(tag, BasicAckOptions { multiple: true }).await?;
         }
     }
     Ok(())

@@ -16,7 +16,8 @@ const FIRST_SOUND_SQLITE: i32 = 3_051_003;
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Settings of every connection. `FULL`: a commit is on the disk before it is answered. No `mmap`: an error of the
-/// disk would end the process instead of being an error. The cache is in KiB, checkpoints in pages of 4 KiB.
+/// disk would end the process instead of being an error. The cache is in KiB. The checkpoint of a commit itself (in
+/// pages of 4 KiB) is rare, as a thread of its own makes them before, see [`super::checkpoint`].
 const SETTINGS: &str = "
     PRAGMA synchronous = FULL;
     PRAGMA foreign_keys = ON;
@@ -24,7 +25,7 @@ const SETTINGS: &str = "
     PRAGMA mmap_size = 0;
     PRAGMA cache_size = -32768;
     PRAGMA temp_store = MEMORY;
-    PRAGMA wal_autocheckpoint = 2000;
+    PRAGMA wal_autocheckpoint = 8000;
     PRAGMA journal_size_limit = 67108864;
 ";
 
@@ -133,7 +134,7 @@ mod tests {
         assert_eq!(setting("synchronous"), 2.into());
         assert_eq!(setting("journal_mode"), "wal".to_owned().into());
         assert_eq!(setting("foreign_keys"), 1.into());
-        assert_eq!(setting("wal_autocheckpoint"), 2000.into());
+        assert_eq!(setting("wal_autocheckpoint"), 8000.into());
         let reader = open_for_reading(&place).unwrap();
         let refused = reader.execute("DELETE FROM users", []).unwrap_err();
         assert_eq!(refused.sqlite_error_code(), Some(ErrorCode::ReadOnly));

@@ -1,7 +1,7 @@
 //! The embedded store: one file that all workers of one machine share.
 //!
 //! * One thread writes and one reads, each on a connection of its own; batches reach them through channels. A batch of
-//!   reads sees one snapshot and waits for no writer.
+//!   reads sees one snapshot and waits for no writer. A third moves the log into the database, see [`checkpoint`].
 //! * A batch is one transaction, on the disk (write-ahead log, `synchronous = FULL`) before it is answered.
 //! * The workers' processes write in turn, see [`write_lock`]. While a process is *frozen* (`SIGSTOP`, a debugger) in
 //!   the middle of a write, the others wait: they say so after five seconds, and go on when it continues or is killed.
@@ -9,6 +9,7 @@
 //! * Old replies are forgotten a few at a time, see [`purge`].
 
 mod backup;
+mod checkpoint;
 mod connection;
 mod lane;
 mod migrations;

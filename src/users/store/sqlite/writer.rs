@@ -9,6 +9,7 @@ use std::{
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::{
+    checkpoint::Checkpointer,
     connection::{BUSY_TIMEOUT, open_for_writing},
     lane::Work,
     place::{Place, failed},
@@ -25,7 +26,7 @@ use crate::{
     },
 };
 
-/// A write-ahead log larger than this is cut back. Checkpoints keep it at some 8 MiB unless readers are always about.
+/// A write-ahead log larger than this is cut back. Checkpoints keep it at some 32 MiB at most, unless readers are always about.
 const WAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How often its size is looked at.
 const WAL_CHECK_INTERVAL: Duration = Duration::from_secs(10);
@@ -37,6 +38,7 @@ pub(super) struct Writer {
     lock: WriteLock,
     options: Options,
     purge: Purge,
+    checkpointer: Checkpointer,
     next_wal_check: Instant,
 }
 
@@ -50,9 +52,11 @@ impl Writer {
         place.create()?;
         let session = Session::begin(place.clone(), open_for_writing)?;
         drop(held);
+        let checkpointer = Checkpointer::start(place.clone())?;
         let now = Instant::now();
         let purge = Purge::new(options.retention, (options.clock)(), now);
-        Ok((Self { session, lock, options, purge, next_wal_check: now + WAL_CHECK_INTERVAL }, place))
+        let next_wal_check = now + WAL_CHECK_INTERVAL;
+        Ok((Self { session, lock, options, purge, checkpointer, next_wal_check }, place))
     }
 
     fn purge(&mut self) -> Result<usize, Unavailable> {
@@ -75,9 +79,11 @@ impl Work for Writer {
     fn answer(&mut self, batch: &[Request<Command>]) -> Result<Vec<Reply>, Unavailable> {
         let _held = self.lock.acquire().map_err(|error| self.session.unavailable(&error.to_string()))?;
         let options = &self.options;
-        self.session.with("write", |connection| {
+        let replies = self.session.with("write", |connection| {
             transaction::run(connection, TransactionBehavior::Immediate, batch, options)
-        })
+        })?;
+        self.checkpointer.wrote(batch.iter().map(|request| request.payload.commands()).sum());
+        Ok(replies)
     }
 
     fn reset(&mut self) {
