@@ -93,7 +93,7 @@ impl<S: Service> Settling<S> {
         send_replies(&self.context, &answered).await;
         let rejected = set_aside(&self.context, &self.outlets, &answered).await;
         acknowledge(&mut self.outlets, &answered.arrived, &rejected).await?;
-        debug!(batch.size = answered.arrived.len(), "batch is settled");
+        debug!(batch.size = answered.arrived.len(), "batch done");
         Ok(())
     }
 }
