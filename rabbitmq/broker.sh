@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # The RabbitMQ broker of this checkout.
 #
-# usage: broker.sh up|down|status|wait|logs [-f]|env
+# usage: broker.sh up|down|status|wait|logs [-f]|env|ctl COMMAND
 #   up      start the broker and return when it is ready; does nothing if it already is
 #   down    stop what `up` started; the data stay
 #   status  say what runs (exit code 0: ready, 3: not)
 #   wait    return when the broker is ready
 #   logs    the broker's log
+#   ctl     rabbitmqctl on this broker
 #   env     the connection settings, for: eval "$(broker.sh env)"
 #
 # environment:
@@ -471,6 +472,14 @@ logs() {
 	exec tail -n 100 ${follow[@]+"${follow[@]}"} "$LOG"
 }
 
+ctl() { # what rabbitmqctl takes
+	if [ -f "$B/container" ]; then exec docker exec "$MARK" rabbitmqctl "$@"; fi
+	[ -n "$(node_pid)" ] || die "no broker of this home is running: $HERE/broker.sh up"
+	load_ports
+	exec env HOME="$B" RABBITMQ_CONF_ENV_FILE=/dev/null RABBITMQ_NODENAME="$(cat "$B/node-name")" \
+		ERL_EPMD_PORT="$P_EPMD" ERL_EPMD_ADDRESS=127.0.0.1 "$(find_scripts)/rabbitmqctl" "$@"
+}
+
 print_env() {
 	local key text
 	[ -f "$STATE" ] || die "no broker is running: $HERE/broker.sh up"
@@ -489,9 +498,9 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM HUP
 
 case ${1:-} in
-up | down | status | logs) "$@" ;;
+up | down | status | logs | ctl) "$@" ;;
 wait) wait_ready ;;
 env) print_env ;;
 -h | --help | help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}" ;;
-*) die "usage: broker.sh up|down|status|wait|logs [-f]|env (--help says more)" ;;
+*) die "usage: broker.sh up|down|status|wait|logs [-f]|env|ctl COMMAND (--help says more)" ;;
 esac
