@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     amqp::{connection::process_name, envelope::delivery_count, queue, short},
+    failpoints::mutant,
     limits::{BATCH_BYTES_MAX, CLOSE_TIMEOUT, QUARANTINE_IDLE, QUARANTINE_SUCCESSES, SUSPECT_DELIVERY_COUNT},
     service::{CommandSpec, Service},
 };
@@ -164,7 +165,7 @@ impl<S: Service> Lane<S> {
                     // The count of a first delivery is whatever the producer wrote into the header.
                     let suspect = arrived.delivery.redelivered
                         && delivery_count(&arrived.delivery.properties) >= SUSPECT_DELIVERY_COUNT;
-                    if suspect && self.pace == Pace::Full {
+                    if suspect && self.pace == Pace::Full && !mutant!(SuspectsNotAlone) {
                         self.withhold(arrived);
                         reason = Some(End::Suspect);
                         continue;
@@ -242,6 +243,7 @@ impl<S: Service> Lane<S> {
                 self.incoming.get_mut().push(stream);
             }
             _ if ending => source.consumer = Consumer::Ended,
+            _ if mutant!(StreamEndSwallowed) => {}
             _ => return Err(SessionError::Cancelled(source.queue.clone())),
         }
         Ok(())

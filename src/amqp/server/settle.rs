@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use lapin::options::{BasicAckOptions, BasicRejectOptions};
+use lapin::{
+    message::Delivery,
+    options::{BasicAckOptions, BasicRejectOptions},
+};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, error, info, warn};
 
@@ -14,6 +17,7 @@ use super::{
 use crate::{
     amqp::{envelope::Envelope, replies::OutgoingReply},
     backoff::Backoff,
+    failpoints::{failpoint, mutant},
     service::{Code, Problem, Reply, Request, Service},
 };
 
@@ -30,12 +34,21 @@ pub(super) async fn handle<S: Service>(
             Envelope::open(sources[arrived.source].command, &arrived.delivery.properties, &context.trust)
         })
         .collect();
+    if mutant!(AckBeforeCommit) {
+        acknowledge(sources, batch, &BTreeSet::new()).await?;
+    }
     let replies = answer(context, batch, &envelopes).await?;
     let committed = began.elapsed();
     // Replies go first: a crash between the two means a second reply, the other way round none.
+    failpoint!(BeforeReply, deliveries(batch), await ?);
     send_replies(context, &envelopes, &replies).await;
+    failpoint!(AfterReply, deliveries(batch), await ?);
     let rejected = set_aside(context, sources, batch, &envelopes, &replies).await;
-    acknowledge(sources, batch, &rejected).await?;
+    failpoint!(BeforeAck, deliveries(batch), await ?);
+    if !mutant!(AckBeforeCommit) {
+        acknowledge(sources, batch, &rejected).await?;
+    }
+    failpoint!(AfterAck, deliveries(batch), await ?);
     debug!(
         batch.size = batch.len(),
         batch.commit_us = committed.as_micros(),
@@ -43,6 +56,11 @@ pub(super) async fn handle<S: Service>(
         "batch done"
     );
     Ok(())
+}
+
+/// What was delivered, as moments of failure are told.
+fn deliveries(batch: &[Arrived]) -> impl Iterator<Item = &Delivery> {
+    batch.iter().map(|arrived| &arrived.delivery)
 }
 
 /// Answers what is a command by the service, and the rest by what is wrong with it.
@@ -143,6 +161,7 @@ async fn set_aside<S: Service>(
         }
     }
     let unsafe_ones = context.dead_letters.publish(&letters).await;
+    failpoint!(AfterSetAside, letters.iter().map(|(delivery, ..)| *delivery), await);
     if !unsafe_ones.is_empty() {
         error!(
             count = unsafe_ones.len(),
@@ -169,7 +188,7 @@ async fn acknowledge(
         let own = batch.iter().enumerate().filter(|(_, arrived)| arrived.source == index);
         for (position, arrived) in own {
             let tag = arrived.delivery.delivery_tag;
-            let contiguous = tag == source.contiguous + 1;
+            let contiguous = tag == source.contiguous + 1 || mutant!(AckOverGap);
             source.contiguous += u64::from(contiguous);
             if rejected.contains(&position) {
                 source.channel.basic_reject(tag, BasicRejectOptions { requeue: false }).await?;
