@@ -60,7 +60,9 @@ fn apply_all(connection: &mut Connection, path: &Path, all: &[(&str, &str)]) -> 
 fn migrate(connection: &mut Connection, known: &[Migration]) -> Result<(), refinery::Error> {
     #[cfg(feature = "failpoints")]
     pass_at_each_commit(connection, true);
-    let migrated = Runner::new(known).run(connection);
+    // In one transaction, as each migration and its row in the history would else be two: a worker that dies between them
+    // would leave a schema that can neither be used nor migrated.
+    let migrated = Runner::new(known).set_grouped(true).run(connection);
     #[cfg(feature = "failpoints")]
     pass_at_each_commit(connection, false);
     migrated.map(drop)
