@@ -12,16 +12,15 @@
 mod armed;
 #[cfg(feature = "failpoints")]
 mod message;
-#[cfg(feature = "failpoints")]
 mod names;
 #[cfg(feature = "failpoints")]
 mod spec;
 
+pub use names::{MOMENTS, MUTANTS, Moment, Mutant};
 #[cfg(feature = "failpoints")]
 pub use {
     armed::{arm, is_active, reach, reach_with},
     message::Planted,
-    names::{MOMENTS, MUTANTS, Moment, Mutant},
 };
 
 /// Whether this build has them.

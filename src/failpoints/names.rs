@@ -1,4 +1,5 @@
-//! The names of moments and mutants: what the tests may ask for.
+//! The names of moments and mutants: what the tests may ask for. They are there in every build, so that the tests can be
+//! compiled with it; no program that is built without the feature uses them.
 
 /// An enum whose variants have names, and the list of these.
 macro_rules! named {
@@ -52,18 +53,6 @@ named! {
     BeforeCheckpoint = "before_checkpoint",
     /// A transaction of the schema's migration is about to be committed; an error rolls it back.
     InMigration = "in_migration",
-}
-
-impl Moment {
-    /// Whether the place can return an error.
-    pub(super) fn can_fail(self) -> bool {
-        !matches!(self, Self::MidBatch | Self::AfterSetAside)
-    }
-
-    /// Whether messages are in hand.
-    pub(super) fn has_messages(self) -> bool {
-        !matches!(self, Self::BeforeCheckpoint | Self::InMigration)
-    }
 }
 
 named! {

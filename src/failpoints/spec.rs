@@ -67,13 +67,23 @@ fn one(entry: &str) -> Result<Spec, String> {
         None => (what, None),
     };
     let spec = Spec { moment, action: action(act.trim())?, when: when(at)?, on };
-    if spec.action == Action::Error && !moment.can_fail() {
+    if spec.action == Action::Error && !can_fail(moment) {
         return Err(format!("{name} cannot return an error"));
     }
-    if spec.on.is_some() && !moment.has_messages() {
+    if spec.on.is_some() && !has_messages(moment) {
         return Err(format!("no message is in hand at {name}"));
     }
     Ok(spec)
+}
+
+/// Whether the place can return an error.
+fn can_fail(moment: Moment) -> bool {
+    !matches!(moment, Moment::MidBatch | Moment::AfterSetAside)
+}
+
+/// Whether messages are in hand.
+fn has_messages(moment: Moment) -> bool {
+    !matches!(moment, Moment::BeforeCheckpoint | Moment::InMigration)
 }
 
 fn action(text: &str) -> Result<Action, String> {
