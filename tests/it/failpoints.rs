@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    process::Command,
 };
 
 use lapin::{BasicProperties, message::Delivery};
@@ -33,12 +34,18 @@ const OF_A_WRITE: [(&str, i64); 7] = [
 /// Those that have a test of their own.
 const OTHERS: [&str; 3] = ["after_set_aside", "before_checkpoint", "in_migration"];
 
+/// A worker, not started yet, that reads one of the variables.
+fn armed(vhost: &Vhost, place: &Place, variable: &str, value: &str) -> Command {
+    let has_failpoints = COMPILED_IN;
+    assert!(has_failpoints, "this test needs `cargo test --features failpoints`, as `make test` does");
+    let mut command = worker(vhost, place);
+    command.env(variable, value);
+    command
+}
+
 /// A worker that fails on purpose.
 fn failing(vhost: &Vhost, place: &Place, failpoints: &str) -> WorkerProcess {
-    assert_eq!(COMPILED_IN, true, "these tests need `--features failpoints`; tests/run.sh knows");
-    let mut command = worker(vhost, place);
-    command.env("RABBITRY_FAILPOINTS", failpoints);
-    WorkerProcess::spawn(command, place)
+    WorkerProcess::spawn(armed(vhost, place, "RABBITRY_FAILPOINTS", failpoints), place)
 }
 
 /// A stage with a user who has no points.
@@ -233,9 +240,7 @@ async fn what_cannot_be_read_ends_a_worker_with_78() {
         ("RABBITRY_FAILPOINTS", "mid_batch=error", "mid_batch cannot return an error"),
         ("RABBITRY_MUTANT", "no-inbocks", "there is no mutant \"no-inbocks\", but ack-before-commit"),
     ] {
-        let mut command = worker(&vhost, &place);
-        command.env(variable, text);
-        let said = run(command).await.with_code(78);
+        let said = run(armed(&vhost, &place, variable, text)).await.with_code(78);
         assert!(said.err.contains(variable) && said.err.contains(told), "{}", said.err);
     }
 }
@@ -248,8 +253,7 @@ async fn every_mutant_works_as_long_as_nothing_happens() {
     let log = sound.stop().await;
     assert!(!log.contains("planted") && !log.contains("on purpose"), "{log}");
     for mutant in MUTANTS {
-        let mut command = worker(&stage.vhost, &stage.place);
-        command.env("RABBITRY_MUTANT", mutant);
+        let command = armed(&stage.vhost, &stage.place, "RABBITRY_MUTANT", mutant);
         let worker = WorkerProcess::spawn(command, &stage.place);
         assert_eq!(stage.ask("create", new_user(mutant, 0)).await.0, 201, "{mutant}");
         let stored = format!("SELECT count(*) FROM users WHERE username = '{mutant}'");
