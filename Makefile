@@ -40,11 +40,14 @@ workers: up ## Start N more workers in the background (make workers N=4)
 
 build: ## Compile the programs
 	@cargo build --release --locked --bins
+	@if grep -la RABBITRY_FAILPOINTS $(RELEASE)/rabbitry $(RELEASE)/rabbitry-worker; then \
+		echo "these programs can fail on purpose: built with the feature failpoints" >&2; exit 1; fi
 
 check: ## Format, clippy, rustdoc: all without a warning
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	cargo clippy --locked --all-targets --features failpoints -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --features failpoints
 
 test: ## Every test, on a private broker of its own that is stopped at the end
 	@tests/run.sh

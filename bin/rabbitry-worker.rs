@@ -73,6 +73,8 @@ fn exit_code(failure: &anyhow::Error) -> u8 {
 
 #[tokio::main]
 async fn run(args: Args) -> anyhow::Result<()> {
+    #[cfg(feature = "failpoints")]
+    rabbitry::failpoints::arm()?;
     let url = args.broker.broker()?;
     let database = args.store.store()?;
     let stop = shutdown::on_signal().context("cannot listen for signals")?;

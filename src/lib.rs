@@ -25,6 +25,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod exit;
+pub mod failpoints;
 pub mod home;
 pub mod limits;
 pub mod management;

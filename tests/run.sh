@@ -6,7 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=$(realpath -m "${CARGO_TARGET_DIR:-target}/python")
 tests/clients/prepare.sh "$python"
 export RABBITRY_TEST_PYTHON=$python/bin/python
-cargo test --locked --no-run
-tests/with-broker.sh cargo test --locked "$@"
+# One build for all of it: with failpoints, so that workers can be made to fail.
+cargo test --locked --features failpoints --no-run
+tests/with-broker.sh cargo test --locked --features failpoints "$@"
 # No figures, only that the benchmark still runs.
-[ $# -gt 0 ] || tests/with-broker.sh cargo test --locked --bench bench -- --smoke
+[ $# -gt 0 ] || tests/with-broker.sh cargo test --locked --features failpoints --bench bench -- --smoke

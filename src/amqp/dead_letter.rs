@@ -9,7 +9,7 @@ use super::{
     replies::{Link, Replies},
     short,
 };
-use crate::{clock::unix_seconds, limits::DEAD_LETTER_TIMEOUT, service::Problem};
+use crate::{clock::unix_seconds, failpoints::mutant, limits::DEAD_LETTER_TIMEOUT, service::Problem};
 
 /// A message, the queue it lay in, and why it is set aside.
 pub type Letter<'a> = (&'a Delivery, &'a str, &'a Problem);
@@ -63,6 +63,9 @@ impl DeadLetters {
             if !left.is_empty() {
                 link.broken.cancel();
             }
+        }
+        if mutant!(NackIgnored) {
+            left.clear();
         }
         left
     }

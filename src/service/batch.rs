@@ -5,18 +5,20 @@ use std::{
     time::Duration,
 };
 
+use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Access, Code, Payload, Problem, Reply, Request,
+    Code, Payload, Problem, Reply, Request,
     inbox::{Inbox, StoredReply, check_age},
     to_json,
 };
+use crate::failpoints::{failpoint, mutant};
 
 /// What a service's commands are applied to.
 pub trait State {
     /// The service's commands.
-    type Command;
+    type Command: Serialize;
 
     /// Applies one command: its success (status and JSON), or a refusal that follows from the state.
     ///
@@ -51,11 +53,16 @@ fn run_one<S: State>(
     now: i64,
     retention: Duration,
 ) -> Reply {
-    let id = request.id.as_deref().filter(|_| request.command.access == Access::Write);
+    if mutant!(DeadlineBeforeInbox)
+        && let Some(reply) = overdue(request, now)
+    {
+        return reply;
+    }
+    let key = request.inbox_key();
     // The inbox comes before the deadline: a command that was executed in time gets its reply however late it is
     // asked for.
-    if let Some(id) = id {
-        match inbox.find(request.command.name, id, request.fingerprint) {
+    if let Some((command, id)) = key {
+        match inbox.find(command, id, request.fingerprint) {
             Ok(None) => {}
             Ok(Some(row)) => {
                 // A worker may have died between the commit and setting the message aside, so it is judged again.
@@ -68,24 +75,42 @@ fn run_one<S: State>(
             return Reply::unexecuted(expired);
         }
     }
-    if let Some(deadline) = request.deadline.filter(|deadline| *deadline < now) {
-        let detail = format!("the deadline passed {} ms ago, the command was not executed", now - deadline);
-        return Reply::unexecuted(Problem::new(Code::DEADLINE_EXCEEDED, detail));
+    if let Some(reply) = overdue(request, now) {
+        return reply;
     }
-    let reply = apply_contained(&request.payload, state);
+    let reply = apply_contained(request, state);
     // `internal` is not remembered: nothing happened, and once the fault is mended the same id may be sent again.
-    if let Some(id) = id.filter(|_| reply.status != Code::INTERNAL.status) {
+    if let Some((command, id)) = key.filter(|_| reply.status != Code::INTERNAL.status) {
         let row =
             StoredReply { fingerprint: request.fingerprint, status: reply.status, body: reply.body.clone() };
-        inbox.remember(request.command.name, id, row);
+        inbox.remember(command, id, row);
     }
     reply
 }
 
+/// The reply to a command whose deadline has passed.
+fn overdue<C>(request: &Request<C>, now: i64) -> Option<Reply> {
+    let deadline = request.deadline.filter(|deadline| *deadline < now)?;
+    let detail = format!("the deadline passed {} ms ago, the command was not executed", now - deadline);
+    Some(Reply::unexecuted(Problem::new(Code::DEADLINE_EXCEEDED, detail)))
+}
+
 /// Applies a payload so that a panic leaves no trace but its reply.
-fn apply_contained<S: State>(payload: &Payload<S::Command>, state: &mut S) -> Reply {
+fn apply_contained<S: State>(request: &Request<S::Command>, state: &mut S) -> Reply {
     let mark = state.mark();
-    catch_unwind(AssertUnwindSafe(|| match payload {
+    catch_unwind(AssertUnwindSafe(|| {
+        let reply = apply(&request.payload, state);
+        failpoint!(MidBatch, [request]);
+        reply
+    }))
+    .unwrap_or_else(|_| {
+        state.undo_after(mark);
+        internal("the command panicked; nothing of it took effect, and the message was set aside")
+    })
+}
+
+fn apply<S: State>(payload: &Payload<S::Command>, state: &mut S) -> Reply {
+    match payload {
         Payload::One(command) => match state.apply(command) {
             Ok((status, body)) => Reply { status, body, replayed: false, unexecuted: None },
             Err(refusal) => Reply::refusal(&refusal),
@@ -94,11 +119,7 @@ fn apply_contained<S: State>(payload: &Payload<S::Command>, state: &mut S) -> Re
             let unexecuted = unexecuted_items(payload);
             Reply { status: 200, body: apply_many(items, state), replayed: false, unexecuted }
         }
-    }))
-    .unwrap_or_else(|_| {
-        state.undo_after(mark);
-        internal("the command panicked; nothing of it took effect, and the message was set aside")
-    })
+    }
 }
 
 /// The items are refused one by one; a fault in one of them (a panic) takes back the whole array, so that what was
@@ -149,7 +170,7 @@ pub fn items(body: &[u8]) -> serde_json::Result<Vec<&RawValue>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::{CommandSpec, Fingerprint, inbox::RETENTION};
+    use crate::service::{Access, CommandSpec, Fingerprint, inbox::RETENTION};
 
     const NOW: i64 = 1_000_000;
 

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{Code, Problem, to_json};
+use crate::failpoints::mutant;
 
 /// How long a reply is remembered by default. It must exceed the longest time the same id may still arrive: the
 /// queues' time to live (3 days), and the time clients send again (24 hours).
@@ -95,7 +96,7 @@ impl Inbox {
     ) -> Result<Option<&StoredReply>, Problem> {
         match self.rows.get(&(command, id.to_owned())) {
             None => Ok(None),
-            Some(row) if row.fingerprint == fingerprint => Ok(Some(row)),
+            Some(row) if row.fingerprint == fingerprint || mutant!(FingerprintIgnored) => Ok(Some(row)),
             Some(_) => Err(Problem::new(
                 Code::IDEMPOTENCY_CONFLICT,
                 format!(

@@ -13,6 +13,8 @@ use std::{error::Error, future::Future, sync::Arc};
 
 use serde::Serialize;
 
+use crate::failpoints::mutant;
+
 pub use inbox::Fingerprint;
 pub use problem::{Code, FieldError, Problem};
 
@@ -91,6 +93,18 @@ pub struct Request<C> {
     pub fingerprint: Fingerprint,
     /// The command, or the commands of an array.
     pub payload: Payload<C>,
+}
+
+impl<C> Request<C> {
+    /// The inbox's key, `(command, message id)`; none without an id, and none for a read.
+    pub fn inbox_key(&self) -> Option<(&'static str, &str)> {
+        if mutant!(NoInbox) {
+            return None;
+        }
+        let command = if mutant!(InboxKeyWithoutCommand) { "" } else { self.command.name };
+        let id = self.id.as_deref().filter(|_| self.command.access == Access::Write)?;
+        Some((command, id))
+    }
 }
 
 /// A message's content: one command, or an array of them.

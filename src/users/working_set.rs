@@ -6,7 +6,7 @@ use super::{
     commands::{Command, list::List},
     model::{User, Username},
 };
-use crate::service::{Access, Payload, Problem, Request, batch::State};
+use crate::service::{Payload, Problem, Request, batch::State};
 
 /// What a store has to load before a batch can be run.
 #[derive(Debug, Default)]
@@ -24,9 +24,7 @@ impl<'a> Wanted<'a> {
     pub fn by(requests: &'a [Request<Command>]) -> Self {
         let mut wanted = Self::default();
         for request in requests {
-            if let (Access::Write, Some(id)) = (request.command.access, &request.id) {
-                wanted.replies.insert((request.command.name, id));
-            }
+            wanted.replies.extend(request.inbox_key());
             match &request.payload {
                 Payload::One(command) => wanted.add(command),
                 Payload::Many(items) => items.iter().flatten().for_each(|command| wanted.add(command)),

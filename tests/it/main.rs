@@ -5,6 +5,7 @@ mod bad_input;
 mod batching;
 mod cli;
 mod engine;
+mod failpoints;
 mod import;
 mod interval;
 mod operator;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lapin::message::Delivery;
+use lapin::{message::Delivery, options::BasicAckOptions};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
@@ -10,6 +10,7 @@ use super::{Context, session::SessionError};
 use crate::{
     amqp::envelope::{Envelope, delivery_count},
     backoff::Backoff,
+    failpoints::mutant,
     limits::SUSPECT_DELIVERY_COUNT,
     service::{CommandSpec, Problem, Reply, Request, Service},
 };
@@ -24,7 +25,9 @@ impl Arrived {
     /// Whether it may be what kills workers. The count of a first delivery is whatever the producer wrote into the
     /// header.
     pub(super) fn is_suspect(&self) -> bool {
-        self.delivery.redelivered && delivery_count(&self.delivery.properties) >= SUSPECT_DELIVERY_COUNT
+        !mutant!(SuspectsNotAlone)
+            && self.delivery.redelivered
+            && delivery_count(&self.delivery.properties) >= SUSPECT_DELIVERY_COUNT
     }
 }
 
@@ -40,6 +43,13 @@ pub(super) struct Answered {
     pub(super) arrived: Vec<Arrived>,
     pub(super) envelopes: Vec<Envelope>,
     pub(super) replies: Vec<Reply>,
+}
+
+impl Answered {
+    /// What was delivered, as moments of failure are told.
+    pub(super) fn deliveries(&self) -> impl Iterator<Item = &Delivery> {
+        self.arrived.iter().map(|arrived| &arrived.delivery)
+    }
 }
 
 /// Reads a delivery.
@@ -66,6 +76,11 @@ pub(super) async fn answer<S: Service>(
         arrived.push(opened.arrived);
         envelopes.push(opened.envelope);
         problems.push(opened.request.map(|request| requests.push(request)).err());
+    }
+    if mutant!(AckBeforeCommit) {
+        for Arrived { delivery, .. } in &arrived {
+            delivery.ack(BasicAckOptions::default()).await?;
+        }
     }
     let began = Instant::now();
     let mut answers = ask_until_answered(&context, requests.into()).await?.into_iter();

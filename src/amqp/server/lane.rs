@@ -33,6 +33,7 @@ use super::{
 };
 use crate::{
     amqp::{connection::process_name, queue, short},
+    failpoints::mutant,
     limits::{BATCH_BYTES_MAX, CLOSE_TIMEOUT, QUARANTINE_IDLE, QUARANTINE_SUCCESSES},
     service::{CommandSpec, Service},
 };
@@ -253,6 +254,7 @@ impl<S: Service> Lane<S> {
                 debug!(queue = source.queue, "consuming at full prefetch");
                 self.incoming.get_mut().push(stream);
             }
+            _ if mutant!(StreamEndSwallowed) => {}
             _ => return Err(SessionError::Cancelled(source.queue.clone())),
         }
         Ok(())

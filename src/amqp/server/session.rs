@@ -60,6 +60,13 @@ impl From<lapin::Error> for SessionError {
     }
 }
 
+#[cfg(feature = "failpoints")]
+impl From<crate::failpoints::Planted> for SessionError {
+    fn from(planted: crate::failpoints::Planted) -> Self {
+        lapin::Error::from(planted).into()
+    }
+}
+
 /// Opens a connection and consumes until the first of its lanes ends; then the others finish what they have in hand.
 pub(super) async fn run<S: Service>(
     url: &BrokerUrl,

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     amqp::{envelope::Envelope, replies::OutgoingReply},
+    failpoints::{failpoint, mutant},
     service::{Code, Problem, Reply, Service},
 };
 
@@ -90,9 +91,15 @@ impl<S: Service> Settling<S> {
     /// Replies to a batch and acknowledges it. When it returns, every delivery of it is settled.
     pub(super) async fn settle(&mut self, answered: Answered) -> Result<(), SessionError> {
         // Replies go first: a crash between the two means a second reply, the other way round none.
+        failpoint!(BeforeReply, answered.deliveries(), await ?);
         send_replies(&self.context, &answered).await;
+        failpoint!(AfterReply, answered.deliveries(), await ?);
         let rejected = set_aside(&self.context, &self.outlets, &answered).await;
-        acknowledge(&mut self.outlets, &answered.arrived, &rejected).await?;
+        failpoint!(BeforeAck, answered.deliveries(), await ?);
+        if !mutant!(AckBeforeCommit) {
+            acknowledge(&mut self.outlets, &answered.arrived, &rejected).await?;
+        }
+        failpoint!(AfterAck, answered.deliveries(), await ?);
         debug!(batch.size = answered.arrived.len(), "batch done");
         Ok(())
     }
@@ -138,6 +145,7 @@ async fn set_aside<S: Service>(
         }
     }
     let unsafe_ones = context.dead_letters.publish(&letters).await;
+    failpoint!(AfterSetAside, letters.iter().map(|(delivery, ..)| *delivery), await);
     if !unsafe_ones.is_empty() {
         error!(
             count = unsafe_ones.len(),
@@ -164,7 +172,7 @@ async fn acknowledge(
         let own = batch.iter().enumerate().filter(|(_, arrived)| arrived.source == index);
         for (position, arrived) in own {
             let tag = arrived.delivery.delivery_tag;
-            let contiguous = tag == outlet.contiguous + 1;
+            let contiguous = tag == outlet.contiguous + 1 || mutant!(AckOverGap);
             outlet.contiguous += u64::from(contiguous);
             if rejected.contains(&position) {
                 outlet.channel.basic_reject(tag, BasicRejectOptions { requeue: false }).await?;

@@ -105,7 +105,7 @@ impl Stage {
     }
 
     /// Stops the worker when it has nothing to do, and asserts what is left in the queues.
-    pub async fn end(self, worker: WorkerProcess, left: &[(&str, u32)]) -> String {
+    pub async fn end(&self, worker: WorkerProcess, left: &[(&str, u32)]) -> String {
         for command in COMMANDS {
             let queue = format!("users.{}", command.name);
             let expected = left.iter().find(|(name, _)| *name == queue).map_or(0, |(_, count)| *count);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{connection::open_for_reading, place::Place, session::Session};
-use crate::users::store::OpenError;
+use crate::{failpoints::failpoint, users::store::OpenError};
 
 /// Commands that are written before the log is moved: each changes one or two pages of 4 KiB.
 const COMMANDS: usize = 1000;
@@ -50,6 +50,7 @@ impl Checkpointer {
 fn run(mut session: Session, due: &Receiver<()>) {
     while due.recv().is_ok() {
         let moved = session.with("move the write-ahead log", |connection| {
+            failpoint!(BeforeCheckpoint, ?);
             connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
                 Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
             })

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::{migrations, place::Place};
-use crate::{service::Unavailable, users::store::OpenError};
+use crate::{failpoints::mutant, service::Unavailable, users::store::OpenError};
 
 /// The first release without the bug by which two processes that reset the write-ahead log at the same time lose
 /// committed transactions (<https://sqlite.org/wal.html#walresetbug>).
@@ -64,6 +64,9 @@ pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.execute_batch(SETTINGS)?;
+    if mutant!(UnsyncedCommit) {
+        connection.pragma_update(None, "synchronous", "OFF")?;
+    }
     Ok(connection)
 }
 

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
+use crate::failpoints::mutant;
+
 /// Rows looked at in one step. It takes about a millisecond, so that no batch waits noticeably.
 const STEP_ROWS: u32 = 256;
 /// A step is followed by a rest of so many times what it took: the purge gets a twentieth of the writer's time, and
@@ -40,8 +42,9 @@ impl Purge {
     pub(super) fn step(&mut self, connection: &mut Connection, wall: i64) -> rusqlite::Result<usize> {
         let begun = Instant::now();
         // If the step fails, the next one does not follow at once.
-        self.next = begun + IDLE_REST;
-        let deleted = delete_oldest(connection, self.horizon(wall, begun))?;
+        self.next = begun + if mutant!(PurgeTooEarly) { Duration::from_millis(20) } else { IDLE_REST };
+        let horizon = if mutant!(PurgeTooEarly) { i64::MAX } else { self.horizon(wall, begun) };
+        let deleted = delete_oldest(connection, horizon)?;
         if deleted > 0 {
             self.next = Instant::now() + begun.elapsed() * REST;
         }

@@ -1,10 +1,11 @@
 //! One batch, one transaction.
 
-use rusqlite::{Connection, Error, ErrorCode, TransactionBehavior};
+use rusqlite::{Connection, DropBehavior, Error, ErrorCode, Transaction, TransactionBehavior};
 
 use super::rows;
 use crate::{
-    service::{Reply, Request, batch},
+    failpoints::{failpoint, mutant},
+    service::{Access, Payload, Reply, Request, batch, inbox::Inbox},
     users::{
         commands::Command,
         store::{Options, refused},
@@ -34,9 +35,13 @@ fn run_together(
     requests: &[Request<Command>],
     options: &Options,
 ) -> rusqlite::Result<Vec<Reply>> {
-    let transaction = connection.transaction_with_behavior(behavior)?;
+    let mut transaction = connection.transaction_with_behavior(behavior)?;
     let replies = answer(&transaction, requests, options)?;
-    transaction.commit()?;
+    if mutant!(ReplyBeforeCommit) && matches!(behavior, TransactionBehavior::Immediate) {
+        transaction.set_drop_behavior(DropBehavior::Ignore);
+        return Ok(replies);
+    }
+    commit(transaction, requests)?;
     Ok(replies)
 }
 
@@ -60,8 +65,16 @@ fn run_one_by_one(
         }
         savepoint.commit()?;
     }
-    transaction.commit()?;
+    commit(transaction, requests)?;
     Ok(replies)
+}
+
+fn commit(transaction: Transaction<'_>, requests: &[Request<Command>]) -> rusqlite::Result<()> {
+    let writes = || requests.iter().filter(|request| request.command.access == Access::Write);
+    failpoint!(BeforeCommit, writes(), ?);
+    transaction.commit()?;
+    failpoint!(AfterCommit, writes(), ?);
+    Ok(())
 }
 
 /// Loads what the requests name, runs them, and saves what they changed.
@@ -74,6 +87,10 @@ fn answer(
     let now = (options.clock)();
     let (mut users, mut inbox) = rows::load(connection, &Wanted::by(requests))?;
     let replies = batch::run(requests, &mut users, &mut inbox, now, options.retention);
+    if mutant!(ArrayApart) && requests.iter().any(|request| matches!(request.payload, Payload::Many(_))) {
+        rows::save(connection, &users, &Inbox::default(), now)?;
+        connection.execute_batch("COMMIT; BEGIN")?;
+    }
     rows::save(connection, &users, &inbox, now)?;
     Ok(replies)
 }

@@ -3,6 +3,7 @@
 use std::{
     path::Path,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -19,6 +20,7 @@ use super::{
     write_lock::{Wait, WriteLock},
 };
 use crate::{
+    failpoints::{failpoint, mutant},
     service::{Reply, Request, Unavailable},
     users::{
         commands::Command,
@@ -65,6 +67,19 @@ impl Writer {
         self.session.with("forget old replies", |connection| purge.step(connection, wall))
     }
 
+    /// Only for the mutant that answers first.
+    fn commit_late(&mut self) -> Result<(), Unavailable> {
+        self.session.with("commit", |connection| {
+            if !connection.is_autocommit() {
+                thread::park_timeout(Duration::from_millis(50));
+                failpoint!(BeforeCommit, ?);
+                connection.execute_batch("COMMIT")?;
+                failpoint!(AfterCommit, ?);
+            }
+            Ok(())
+        })
+    }
+
     fn check_wal(&mut self) -> Result<(), Unavailable> {
         self.next_wal_check = Instant::now() + WAL_CHECK_INTERVAL;
         if self.session.wal_bytes() <= WAL_BYTES_MAX {
@@ -91,14 +106,18 @@ impl Work for Writer {
     }
 
     fn next_chore(&self) -> Option<Instant> {
+        if mutant!(ReplyBeforeCommit) {
+            return Some(Instant::now());
+        }
         Some(self.purge.next().min(self.next_wal_check))
     }
 
     fn do_chores(&mut self) {
         let now = Instant::now();
+        let committed = if mutant!(ReplyBeforeCommit) { self.commit_late() } else { Ok(()) };
         let purged = if self.purge.next() <= now { self.purge().map(drop) } else { Ok(()) };
         let checked = if self.next_wal_check <= now { self.check_wal() } else { Ok(()) };
-        for error in [purged, checked].into_iter().filter_map(Result::err) {
+        for error in [committed, purged, checked].into_iter().filter_map(Result::err) {
             tracing::warn!(%error, "the database could not be tidied; it will be tried again");
         }
     }
@@ -106,6 +125,7 @@ impl Work for Writer {
 
 /// Moves the log into the database and cuts it to nothing, unless readers need it for too long.
 fn cut_wal(connection: &mut Connection) -> rusqlite::Result<()> {
+    failpoint!(BeforeCheckpoint, ?);
     connection.busy_timeout(WAL_CUT_TIMEOUT)?;
     let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     tracing::debug!(busy, "cut back the write-ahead log");

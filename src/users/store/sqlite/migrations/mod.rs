@@ -31,7 +31,7 @@ fn apply_all(connection: &mut Connection, path: &Path, all: &[(&str, &str)]) -> 
     let newest_known = known.iter().map(Migration::version).max().unwrap_or_default();
     let standing = Standing::of(connection).map_err(|error| failed("read the schema of", path, &error))?;
     if standing.version <= i64::from(newest_known) {
-        return Runner::new(&known).run(connection).map(drop).map_err(|error| explained(path, &error));
+        return migrate(connection, &known).map_err(|error| explained(path, &error));
     }
     let applied = Runner::new(&known).get_applied_migrations(connection);
     let applied = applied.map_err(|error| explained(path, &error))?;
@@ -55,6 +55,24 @@ fn apply_all(connection: &mut Connection, path: &Path, all: &[(&str, &str)]) -> 
         "the database's schema is newer than this program, and admits it"
     );
     Ok(())
+}
+
+fn migrate(connection: &mut Connection, known: &[Migration]) -> Result<(), refinery::Error> {
+    #[cfg(feature = "failpoints")]
+    pass_at_each_commit(connection, true);
+    // In one transaction, as each migration and its row in the history would else be two: a worker that dies between them
+    // would leave a schema that can neither be used nor migrated.
+    let migrated = Runner::new(known).set_grouped(true).run(connection);
+    #[cfg(feature = "failpoints")]
+    pass_at_each_commit(connection, false);
+    migrated.map(drop)
+}
+
+#[cfg(feature = "failpoints")]
+fn pass_at_each_commit(connection: &mut Connection, on: bool) {
+    use crate::failpoints::{Moment, reach};
+    let rolls_back = || reach(Moment::InMigration).now().is_err();
+    connection.commit_hook(on.then_some(rolls_back)).expect("the connection is this process's own");
 }
 
 /// The newest migration that was applied, and the oldest one that a worker may stop at.
