@@ -16,7 +16,7 @@ use super::history;
 pub use conservation::conservation;
 pub use effects::{effects, inbox};
 pub use end::{DeadLetter, Depth, End, InboxRow, UserRow};
-pub use linearizable::{Searched, linearizable, searched};
+pub use linearizable::{linearizable, searched};
 pub use replies::{recording, same_replies, strays};
 
 use history::History;

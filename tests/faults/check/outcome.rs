@@ -52,20 +52,20 @@ pub fn inbox_row<'a>(end: &'a End, operation: &Operation) -> Option<&'a InboxRow
 }
 
 /// What a reply says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Seen {
     status: u16,
     said: Said,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Said {
     User(UserBody),
     Problem(ProblemBody),
     Unreadable(String),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct UserBody {
     username: String,
@@ -74,7 +74,7 @@ struct UserBody {
     status: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 struct ProblemBody {
     code: String,
     status: u16,
@@ -108,6 +108,10 @@ impl Seen {
                 said: Said::Problem(ProblemBody { code: "user_not_found".to_owned(), status: 404 }),
             },
         }
+    }
+
+    pub fn is_refusal(&self) -> bool {
+        self.status >= 400
     }
 
     fn code(&self) -> Option<&str> {

@@ -205,7 +205,7 @@ fn action(random: &mut Rng, users: usize, index: usize) -> Action {
     // Without users at the beginning, small histories would hold little but "not found".
     let creates = if index < 2 * users { 6 } else { 1 };
     match random.u8(..10) {
-        kind if kind < creates => Action::Create { username, email: format!("{index}@example.com"), points: random.i64(..120) },
+        kind if kind < creates => Action::Create { username, email: format!("{index}@example.com"), points: random.i64(0..120) },
         ..=3 => Action::Get { username },
         4..=7 => {
             let points = if random.bool() { random.i64(1..60) } else { random.i64(-40..0) };

@@ -12,6 +12,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{
     End, Violation,
     history::{Action, History, Moment, Operation},
+    model::{State, apply},
     outcome::{Outcome, Seen, inbox_row, is_transient},
 };
 use search::{Ending, search};
@@ -27,6 +28,29 @@ struct Call<'a> {
     answer: Option<Seen>,
     /// `None`: the look into the store at the end.
     operation: Option<&'a Operation>,
+}
+
+impl<'a> Call<'a> {
+    /// The state after it, if it can be carried out on this one. Without an answer it has to change something, as it
+    /// is not needed else.
+    fn follows(&self, state: State<'a>) -> Option<State<'a>> {
+        let (after, expected) = apply(state, self.action);
+        let can_be = match &self.answer {
+            Some(answer) => answer.is(&expected, self.action.username()),
+            None => after != state,
+        };
+        can_be.then_some(after)
+    }
+
+    /// Whether, answered so, it changes nothing.
+    fn is_harmless(&self) -> bool {
+        self.answer.as_ref().is_some_and(|answer| answer.is_refusal() || self.action.is_read())
+    }
+
+    /// Whether, answered so, there is a state on which it changes nothing.
+    fn may_be_harmless(&self) -> bool {
+        self.is_harmless() || (self.answer.is_some() && matches!(self.action, Action::Promote { .. }))
+    }
 }
 
 /// What the search found about one user.

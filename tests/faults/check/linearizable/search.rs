@@ -1,17 +1,16 @@
 //! The search for an order, by Wing and Gong, with Lowe's list and memory of what was tried.
+//!
+//! Three thoughts keep it from going astray. What can change nothing is taken as soon as it can be. A `promote` that
+//! *could* have changed nothing at some moment is explained from then on, but may still turn out to be the one that
+//! changed something later. And what ends soon is tried before what may come at any time.
 
 use std::collections::{HashMap, HashSet};
 
-use super::{
-    super::model::{State, apply},
-    Call,
-    line::Line,
-    window::Window,
-};
+use super::{super::model::State, Call, line::Line, window::Window};
 
 /// Steps after which a search is given up: so many at all, and so many for each call.
-const STEPS_MAX: u64 = 2_000_000;
-const STEPS_MAX_PER_CALL: u64 = 200;
+const STEPS_MAX: u64 = 5_000_000;
+const STEPS_MAX_PER_CALL: u64 = 1_000;
 
 /// Calls of unknown outcome that may follow one another directly. Tried in this order, as most orders need few of
 /// them at a time, and the last one finds any order there is.
@@ -66,33 +65,57 @@ impl Best<'_> {
     }
 }
 
-/// A call in the order.
-struct Taken<'a> {
+/// What may be done next, in the order in which it is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Kind {
+    /// It has to come at some time.
+    Needed,
+    /// It is explained, and nevertheless changes something now.
+    Explained,
+    /// It is explained, and nothing else comes of it.
+    Dropped,
+    /// Nobody knows what came of it.
+    Unknown,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Choice<'a> {
     call: usize,
-    /// What was before it.
+    kind: Kind,
+    /// The state afterwards.
+    state: State<'a>,
+}
+
+/// A step of the path, and what it takes to undo it.
+enum Step<'a> {
+    /// Nothing else had to be tried in its place.
+    Forced(usize),
+    Explained(usize),
+    Chosen(Choice<'a>, Before<'a>),
+}
+
+#[derive(Clone, Copy)]
+struct Before<'a> {
     state: State<'a>,
     burst: usize,
-    /// It changed nothing, so no other choice can be better.
-    harmless: bool,
 }
 
 struct Search<'a> {
     calls: &'a [Call<'a>],
     line: Line,
-    path: Vec<Taken<'a>>,
+    path: Vec<Step<'a>>,
     state: State<'a>,
     /// Calls of unknown outcome at the end of the path.
     burst: usize,
     burst_max: usize,
-    answered: usize,
-    /// Answered calls that are not in the path.
-    left: usize,
-    is_taken: Vec<bool>,
-    /// The path as a set: the exclusive or of its calls' keys.
+    /// Answered calls that are neither in the path nor explained.
+    needed: usize,
+    is_explained: Vec<bool>,
+    /// What is in the path and what is explained: the exclusive or of keys, two for each call.
     set: u128,
-    keys: Vec<u128>,
-    /// For a call of unknown outcome: the one before it with the same action.
-    twins: Vec<Option<usize>>,
+    keys: Vec<[u128; 2]>,
+    /// The same for calls that do the same and are answered the same.
+    classes: Vec<usize>,
     tried: HashSet<(u128, State<'a>, usize)>,
     steps: u64,
     steps_max: u64,
@@ -101,7 +124,9 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     fn new(calls: &'a [Call<'a>], burst_max: usize, steps_max: u64) -> Self {
-        let answered = calls.iter().filter(|call| call.answer.is_some()).count();
+        // Random numbers: with 128 bits no two sets that a search meets are the same.
+        let mut random = fastrand::Rng::with_seed(0);
+        let mut classes = HashMap::new();
         Self {
             calls,
             line: Line::new(calls),
@@ -109,12 +134,17 @@ impl<'a> Search<'a> {
             state: None,
             burst: 0,
             burst_max,
-            answered,
-            left: answered,
-            is_taken: vec![false; calls.len()],
+            needed: calls.iter().filter(|call| call.answer.is_some()).count(),
+            is_explained: vec![false; calls.len()],
             set: 0,
-            keys: keys(calls.len()),
-            twins: twins(calls),
+            keys: calls.iter().map(|_| [random.u128(..), random.u128(..)]).collect(),
+            classes: calls
+                .iter()
+                .map(|call| {
+                    let fresh = classes.len();
+                    *classes.entry((call.action, &call.answer)).or_insert(fresh)
+                })
+                .collect(),
             tried: HashSet::new(),
             steps: 0,
             steps_max,
@@ -124,50 +154,57 @@ impl<'a> Search<'a> {
 
     fn run(&mut self) -> Order {
         let mut given_up = None;
-        while self.left > 0 {
+        loop {
+            if given_up.is_none() {
+                self.do_forced();
+            }
+            if self.needed == 0 {
+                return Order::Found;
+            }
             if self.steps > self.steps_max {
                 return Order::TooLong;
             }
-            if given_up.is_none() {
-                self.take_harmless();
-                if self.left == 0 {
-                    break;
-                }
-            }
             let choice = if given_up.is_some() || self.is_new() { self.choose(given_up) } else { None };
-            match choice {
-                Some((call, state)) => {
-                    self.take(call, state);
-                    given_up = None;
-                }
-                None => {
-                    self.note();
-                    given_up = self.give_up();
-                    if given_up.is_none() {
-                        return Order::None;
-                    }
+            given_up = None;
+            if let Some(choice) = choice {
+                self.take(choice);
+            } else {
+                self.note();
+                given_up = self.give_up();
+                if given_up.is_none() {
+                    return Order::None;
                 }
             }
         }
-        Order::Found
     }
 
-    /// Takes what is answered rightly and changes nothing. In any order it can be moved here, so nothing else has to
-    /// be tried in its place.
-    fn take_harmless(&mut self) {
-        while let Some(call) = self.harmless() {
-            self.take(call, self.state);
+    /// Does what is right here whatever comes later.
+    fn do_forced(&mut self) {
+        while let Some(call) = self.forced() {
+            self.needed -= 1;
+            if self.calls[call].is_harmless() {
+                self.path.push(Step::Forced(call));
+                self.line.take_out(call);
+                self.set ^= self.keys[call][0];
+            } else {
+                self.path.push(Step::Explained(call));
+                self.is_explained[call] = true;
+                self.set ^= self.keys[call][1];
+            }
         }
     }
 
-    fn harmless(&mut self) -> Option<usize> {
-        let (line, calls, state) = (&self.line, self.calls, self.state);
-        line.candidates().find(|&call| {
-            self.steps += 1;
-            let (after, expected) = apply(state, calls[call].action);
-            let is_right = |answer: &super::Seen| answer.is(&expected, calls[call].action.username());
-            after == state && calls[call].answer.as_ref().is_some_and(is_right)
-        })
+    /// A call that is answered rightly here and need not change anything.
+    fn forced(&mut self) -> Option<usize> {
+        let (calls, is_explained) = (self.calls, &self.is_explained);
+        let may_be = |call: &usize| calls[*call].may_be_harmless() && !is_explained[*call];
+        let mut steps = 0;
+        let forced = self.line.candidates().filter(may_be).find(|&call| {
+            steps += 1;
+            calls[call].follows(self.state) == Some(self.state)
+        });
+        self.steps += steps;
+        forced
     }
 
     /// Whether nothing was tried from here yet.
@@ -177,89 +214,98 @@ impl<'a> Search<'a> {
         self.tried.insert((self.set, self.state, burst))
     }
 
-    /// The next call that changes something: first answered ones, then those of unknown outcome; behind the one that
-    /// was given up.
-    fn choose(&mut self, given_up: Option<usize>) -> Option<(usize, State<'a>)> {
-        let (calls, state) = (self.calls, self.state);
-        let may_be_unknown = self.burst < self.burst_max;
-        let answered = self.line.candidates().filter(|&call| calls[call].answer.is_some());
-        let unknown = self.line.candidates().filter(|&call| {
-            // Of several that do the same the first is as good as any.
-            let is_first = self.twins[call].is_none_or(|twin| self.is_taken[twin]);
-            may_be_unknown && calls[call].answer.is_none() && is_first
-        });
-        let mut choices = answered.chain(unknown);
-        if let Some(given_up) = given_up {
-            choices.find(|call| *call == given_up);
-        }
-        let mut steps = 0;
-        let choice = choices.find_map(|call| {
-            steps += 1;
-            let (after, expected) = apply(state, calls[call].action);
-            let answer = calls[call].answer.as_ref();
-            let is_right = answer.is_none_or(|answer| answer.is(&expected, calls[call].action.username()));
-            (is_right && after != state).then_some((call, after))
-        });
-        self.steps += steps;
-        choice
-    }
-
-    fn take(&mut self, call: usize, state: State<'a>) {
-        let harmless = state == self.state;
-        self.path.push(Taken { call, state: self.state, burst: self.burst, harmless });
-        self.line.take_out(call);
-        self.state = state;
-        let is_answered = self.calls[call].answer.is_some();
-        self.burst = if is_answered { 0 } else { self.burst + 1 };
-        self.mark(call, true);
-    }
-
-    /// Goes back to the last choice that had an alternative, and returns what was chosen there.
-    fn give_up(&mut self) -> Option<usize> {
-        while let Some(Taken { call, state, burst, harmless }) = self.path.pop() {
-            self.line.put_back(call);
-            (self.state, self.burst) = (state, burst);
-            self.mark(call, false);
-            if !harmless {
-                return Some(call);
+    /// The next choice, behind the one that was given up.
+    fn choose(&mut self, given_up: Option<Choice<'a>>) -> Option<Choice<'a>> {
+        let mut choices = Vec::new();
+        for call in self.line.candidates() {
+            let kind = match self.calls[call].answer {
+                None if self.burst >= self.burst_max => continue,
+                None => Kind::Unknown,
+                Some(_) if self.is_explained[call] => Kind::Explained,
+                Some(_) => Kind::Needed,
+            };
+            self.steps += 1;
+            if let Some(state) = self.calls[call].follows(self.state)
+                && (kind != Kind::Explained || state != self.state)
+            {
+                choices.push(Choice { call, kind, state });
             }
         }
-        None
+        // It can wait until its end stands in the way.
+        if let Some(call) = self.line.first_to_end().filter(|&call| self.is_explained[call]) {
+            choices.push(Choice { call, kind: Kind::Dropped, state: self.state });
+        }
+        choices.sort_by_key(|choice| {
+            let ended = self.calls[choice.call].ended;
+            (choice.kind, ended.is_none(), ended)
+        });
+        // Of several that are alike the first to end is as good as any.
+        let mut seen = HashSet::new();
+        choices.retain(|choice| seen.insert((choice.kind, self.classes[choice.call])));
+        let start = given_up.map_or(0, |given_up| {
+            choices.iter().position(|choice| *choice == given_up).map_or(choices.len(), |index| index + 1)
+        });
+        choices.get(start).copied()
     }
 
-    fn mark(&mut self, call: usize, is_taken: bool) {
-        self.is_taken[call] = is_taken;
-        self.set ^= self.keys[call];
-        if self.calls[call].answer.is_some() {
-            self.left = if is_taken { self.left - 1 } else { self.left + 1 };
+    fn take(&mut self, choice: Choice<'a>) {
+        self.path.push(Step::Chosen(choice, Before { state: self.state, burst: self.burst }));
+        self.line.take_out(choice.call);
+        self.state = choice.state;
+        match choice.kind {
+            Kind::Unknown => self.burst += 1,
+            Kind::Needed => (self.needed, self.burst) = (self.needed - 1, 0),
+            Kind::Explained => self.burst = 0,
+            Kind::Dropped => {}
+        }
+        self.toggle(choice);
+    }
+
+    /// Goes back to the last choice, and returns it.
+    fn give_up(&mut self) -> Option<Choice<'a>> {
+        loop {
+            match self.path.pop()? {
+                Step::Forced(call) => {
+                    self.line.put_back(call);
+                    self.needed += 1;
+                    self.set ^= self.keys[call][0];
+                }
+                Step::Explained(call) => {
+                    self.is_explained[call] = false;
+                    self.needed += 1;
+                    self.set ^= self.keys[call][1];
+                }
+                Step::Chosen(choice, before) => {
+                    self.line.put_back(choice.call);
+                    Before { state: self.state, burst: self.burst } = before;
+                    self.needed += usize::from(choice.kind == Kind::Needed);
+                    self.toggle(choice);
+                    return Some(choice);
+                }
+            }
+        }
+    }
+
+    /// What was explained and is done with is as if it had been taken at once.
+    fn toggle(&mut self, choice: Choice<'a>) {
+        self.set ^= self.keys[choice.call][0];
+        if matches!(choice.kind, Kind::Explained | Kind::Dropped) {
+            self.set ^= self.keys[choice.call][1];
         }
     }
 
     /// Remembers the longest order, for the report.
     fn note(&mut self) {
-        let length = self.answered - self.left;
-        if length > self.best.length || self.best.next.is_empty() {
-            let last = self.path.iter().rev().take(Window::BEFORE).rev().map(|taken| taken.call).collect();
+        let order = self.path.iter().filter_map(|step| match step {
+            Step::Forced(call) => Some(*call),
+            Step::Chosen(choice, _) => Some(choice.call),
+            Step::Explained(_) => None,
+        });
+        if self.path.len() > self.best.length || self.best.next.is_empty() {
+            let mut last: Vec<_> = order.rev().take(Window::BEFORE).collect();
+            last.reverse();
             let next = self.line.candidates().collect();
-            self.best = Best { length, last, state: self.state, next };
+            self.best = Best { length: self.path.len(), last, state: self.state, next };
         }
     }
-}
-
-/// A random number for each call, so that a set of calls is told by their exclusive or. With 128 bits no two sets
-/// that a search meets have the same.
-fn keys(count: usize) -> Vec<u128> {
-    let mut random = fastrand::Rng::with_seed(0);
-    (0..count).map(|_| random.u128(..)).collect()
-}
-
-fn twins(calls: &[Call<'_>]) -> Vec<Option<usize>> {
-    let mut order: Vec<_> = (0..calls.len()).filter(|&call| calls[call].answer.is_none()).collect();
-    order.sort_by_key(|&call| (calls[call].began, call));
-    let mut last = HashMap::new();
-    let mut twins = vec![None; calls.len()];
-    for call in order {
-        twins[call] = last.insert(calls[call].action, call);
-    }
-    twins
 }
