@@ -6,6 +6,8 @@ mod check;
 mod history;
 
 mod orders;
+mod planted;
+mod second_opinion;
 mod seeded;
 mod store;
 mod world;

@@ -14,7 +14,8 @@ use super::{
 /// Reads are left out: what was read for a reply that got lost leaves no trace. So does a refusal that is not
 /// remembered; a workload with deadlines has to send until it is answered.
 pub fn conservation(history: &History, end: &End) -> Vec<Violation> {
-    let dead: HashSet<_> = end.dead.iter().map(|letter| (letter.id.as_str(), letter.command.as_deref())).collect();
+    let dead: HashSet<_> =
+        end.dead.iter().map(|letter| (letter.id.as_str(), letter.command.as_deref())).collect();
     let is_somewhere = |operation: &Operation| {
         !operation.replies.is_empty()
             || inbox_row(end, operation).is_some()
@@ -29,7 +30,8 @@ pub fn conservation(history: &History, end: &End) -> Vec<Violation> {
     let mut found = drained(end);
     for (command, ids) in missing {
         // Only numbers are known of a queue. What they cannot explain is lost.
-        let waiting = end.queues.get(&format!("users.{command}")).map_or(0, |depth| depth.ready + depth.unacked);
+        let waiting =
+            end.queues.get(&format!("users.{command}")).map_or(0, |depth| depth.ready + depth.unacked);
         let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
         if ids.len() > waiting {
             let text = match waiting {

@@ -5,8 +5,8 @@
 
 mod conservation;
 mod effects;
-mod end;
-mod linearizable;
+pub mod end;
+pub mod linearizable;
 mod model;
 mod outcome;
 mod replies;
@@ -15,8 +15,8 @@ use super::history;
 
 pub use conservation::conservation;
 pub use effects::{effects, inbox};
-pub use end::{DeadLetter, Depth, End, InboxRow, UserRow};
-pub use linearizable::{linearizable, searched};
+pub use end::End;
+pub use linearizable::linearizable;
 pub use replies::{recording, same_replies, strays};
 
 use history::History;

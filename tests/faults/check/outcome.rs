@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 
 use super::{
-    End, InboxRow,
+    end::{End, InboxRow},
     history::{Action, Answer, Operation},
     model::Expected,
 };

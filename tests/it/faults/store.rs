@@ -21,7 +21,9 @@ use crate::support::{
 fn to_ask(action: &Action) -> Ask {
     let username = action.username();
     let payload = match action {
-        Action::Create { email, points, .. } => json!({"username": username, "email": email, "points": points}),
+        Action::Create { email, points, .. } => {
+            json!({"username": username, "email": email, "points": points})
+        }
         Action::Award { points, .. } => json!({"username": username, "points": points}),
         Action::Get { .. } | Action::Promote { .. } => json!({"username": username}),
     };
@@ -65,7 +67,7 @@ async fn client(workers: Arc<[Worker; 2]>, mut operations: Vec<Operation>, start
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_racing_workers_do_passes_every_check() {
-    let shape = Shape { users: 3, clients: 6, operations: 600, forgotten: 8, bumpy: 15 };
+    let shape = Shape { users: 3, clients: 6, operations: 600, forgotten: 8, bumpy: 15, coarse: true };
     let (simulated, _) = simulate(fastrand::u64(..), &shape);
     let database = Database::sqlite();
     let workers = Arc::new([database.open().await, database.open().await]);
@@ -88,7 +90,12 @@ async fn what_racing_workers_do_passes_every_check() {
 
     let path = database.url.strip_prefix("sqlite:").unwrap();
     let end = End::from_sqlite(Path::new(path)).unwrap();
-    assert!(end.users.len() > 1 && end.inbox.len() > 200, "{} users, {} rows", end.users.len(), end.inbox.len());
+    assert!(
+        end.users.len() > 1 && end.inbox.len() > 200,
+        "{} users, {} rows",
+        end.users.len(),
+        end.inbox.len()
+    );
     assert_eq!(check::all(&history, &end), []);
     let without_inbox = End { inbox: Default::default(), ..end };
     assert!(check::all(&history, &without_inbox).iter().any(|violation| violation.check == "inbox"));

@@ -6,7 +6,7 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 
 use super::{
-    check::{Depth, End, InboxRow, UserRow},
+    check::end::{Depth, End, InboxRow, UserRow},
     history::{Action, Answer, History, Moment, Operation},
 };
 
@@ -36,13 +36,14 @@ impl World {
         if let Action::Promote { .. } = action {
             *rank = ["Bronze", "Silver", "Gold"][usize::from(*points > 50) + usize::from(*points > 100)];
         }
-        (status, to_body(&self.get(name)))
+        let (email, points, rank) = &self.0[name];
+        (status, to_body(&user(name, email, *points, rank)))
     }
+}
 
-    fn get(&self, name: &str) -> Value {
-        let (email, points, status) = &self.0[name];
-        json!({"username": name, "email": email, "points": points, "status": status})
-    }
+/// A user, as replies tell it.
+pub(super) fn user(name: &str, email: &str, points: i64, status: &str) -> Value {
+    json!({"username": name, "email": email, "points": points, "status": status})
 }
 
 pub(super) fn problem(status: u16, code: &str) -> (u16, Vec<u8>) {
@@ -51,6 +52,11 @@ pub(super) fn problem(status: u16, code: &str) -> (u16, Vec<u8>) {
 
 pub(super) fn to_body(value: &Value) -> Vec<u8> {
     value.to_string().into_bytes()
+}
+
+/// Where the inbox has an operation.
+pub(super) fn key(action: &Action, id: &str) -> (String, String) {
+    (action.command().to_owned(), id.to_owned())
 }
 
 /// What a run is like; shares are of 100 operations.
@@ -63,6 +69,8 @@ pub(super) struct Shape {
     pub(super) forgotten: u8,
     /// That were sent several times, or turned away.
     pub(super) bumpy: u8,
+    /// Few different amounts of points, so that users come to the same state again and again.
+    pub(super) coarse: bool,
 }
 
 /// What a client is at.
@@ -124,7 +132,7 @@ impl Run {
     fn send(&mut self, client: usize) -> Stage {
         let operations = &mut self.history.operations;
         let index = operations.len();
-        let action = action(&mut self.random, self.shape.users, index);
+        let action = action(&mut self.random, &self.shape, index);
         let id = format!("id-{index}");
         operations.push(Operation {
             client,
@@ -156,7 +164,7 @@ impl Run {
         operation.confirmed = true;
         let (status, body) = self.world.carry_out(&operation.action);
         if !operation.action.is_read() {
-            let key = (operation.action.command().to_owned(), operation.id.clone());
+            let key = key(&operation.action, &operation.id);
             let row = InboxRow { fingerprint: vec![0; 16], status, body: body.clone() };
             self.end.inbox.insert(key, row);
         }
@@ -200,15 +208,20 @@ impl Run {
     }
 }
 
-fn action(random: &mut Rng, users: usize, index: usize) -> Action {
-    let username = format!("user-{}", random.usize(..users));
+fn action(random: &mut Rng, shape: &Shape, index: usize) -> Action {
+    let username = format!("user-{}", random.usize(..shape.users));
     // Without users at the beginning, small histories would hold little but "not found".
-    let creates = if index < 2 * users { 6 } else { 1 };
+    let creates = if index < 2 * shape.users { 6 } else { 1 };
     match random.u8(..10) {
-        kind if kind < creates => Action::Create { username, email: format!("{index}@example.com"), points: random.i64(0..120) },
+        kind if kind < creates => {
+            let email = format!("{}@example.com", index % 3);
+            let points = if shape.coarse { 50 * random.i64(0..3) } else { random.i64(0..120) };
+            Action::Create { username, email, points }
+        }
         ..=3 => Action::Get { username },
         4..=7 => {
-            let points = if random.bool() { random.i64(1..60) } else { random.i64(-40..0) };
+            let points = if shape.coarse { 50 } else { random.i64(1..60) };
+            let points = if random.bool() { points } else { -points };
             Action::Award { username, points }
         }
         _ => Action::Promote { username },

@@ -38,15 +38,15 @@ impl Line {
 
     /// The calls that can be the next one: those that began before any other ended, in the order of their beginnings.
     pub(super) fn candidates(&self) -> impl Iterator<Item = usize> {
-        self.from_the_first().take_while(|(_, is_end)| !is_end).map(|(call, _)| call)
+        self.in_order().take_while(|(_, is_end)| !is_end).map(|(call, _)| call)
     }
 
     /// The call that ends first.
     pub(super) fn first_to_end(&self) -> Option<usize> {
-        self.from_the_first().find(|(_, is_end)| *is_end).map(|(call, _)| call)
+        self.in_order().find(|(_, is_end)| *is_end).map(|(call, _)| call)
     }
 
-    fn from_the_first(&self) -> impl Iterator<Item = (usize, bool)> {
+    fn in_order(&self) -> impl Iterator<Item = (usize, bool)> {
         let mut node = 0;
         std::iter::from_fn(move || {
             node = self.next[node];

@@ -4,6 +4,7 @@
 //! Users do not know of each other, so each is looked at alone: what is linearizable in its parts is so as a whole.
 
 mod line;
+mod path;
 mod search;
 mod window;
 
@@ -68,7 +69,8 @@ impl Searched {
         match ending {
             Ending::Found => None,
             Ending::Impossible(window) => {
-                let text = format!("user {username}: no order of the commands explains the replies. {window}");
+                let text =
+                    format!("user {username}: no order of the commands explains the replies. {window}");
                 Some(Violation::new("linearizable", text))
             }
             Ending::Undecided(window) => {
@@ -97,8 +99,7 @@ pub fn searched(history: &History, end: Option<&End>) -> Vec<Searched> {
     let over = last_moment(history);
     let search_user = |(username, operations): (&str, Vec<&Operation>)| {
         let last_look = Action::Get { username: username.to_owned() };
-        let mut calls: Vec<_> =
-            operations.iter().flat_map(|operation| calls(operation, end, over)).collect();
+        let mut calls: Vec<_> = operations.iter().flat_map(|operation| calls(operation, end, over)).collect();
         if let Some(end) = end {
             let (began, answer) = (over + Duration::from_nanos(1), Some(Seen::row(username, end)));
             calls.push(Call { action: &last_look, began, ended: None, answer, operation: None });
@@ -110,9 +111,10 @@ pub fn searched(history: &History, end: Option<&End>) -> Vec<Searched> {
 }
 
 fn last_moment(history: &History) -> Moment {
-    let moments = history.operations.iter().flat_map(|operation| {
-        operation.replies.iter().map(|answer| answer.at).chain([operation.began])
-    });
+    let moments = history
+        .operations
+        .iter()
+        .flat_map(|operation| operation.replies.iter().map(|answer| answer.at).chain([operation.began]));
     moments.max().unwrap_or_default()
 }
 

@@ -25,8 +25,7 @@ impl Window {
         state: State<'_>,
         next: &[usize],
     ) -> Self {
-        let answered = calls.iter().filter(|call| call.answer.is_some()).count();
-        let mut text = format!("The longest order has {length} of {answered} answered ones and ends with");
+        let mut text = format!("The longest order has {length} of {} commands and ends with", calls.len());
         for &call in last {
             text += &format!("\n  {}", calls[call]);
         }
