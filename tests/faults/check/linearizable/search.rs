@@ -1,0 +1,216 @@
+//! The search for an order, by Wing and Gong, with Lowe's list and memory of what was tried.
+//!
+//! Three thoughts keep it from going astray. What can change nothing is taken as soon as it can be. A `promote` that
+//! *could* have changed nothing at some moment is explained from then on, but may still turn out to be the one that
+//! changed something later. And what ends soon is tried before what may come at any time.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{
+    super::model::State,
+    Call,
+    path::{Choice, Kind, Path},
+    window::Window,
+};
+
+/// Steps after which a search is given up: so many at all, and so many for each call.
+const STEPS_MAX: u64 = 5_000_000;
+const STEPS_MAX_PER_CALL: u64 = 1_000;
+
+/// Calls of unknown outcome that may follow one another directly. Tried in this order, as most orders need few of
+/// them at a time, and the last one finds any order there is.
+const BURSTS: [usize; 4] = [1, 2, 3, usize::MAX];
+
+/// How a search ended.
+pub(super) enum Ending {
+    Found,
+    Impossible(Window),
+    Undecided(Window),
+}
+
+/// Searches an order, and counts how often a command was tried on a state.
+pub(super) fn search(calls: &[Call<'_>]) -> (Ending, u64) {
+    let steps_max = STEPS_MAX + STEPS_MAX_PER_CALL * calls.len() as u64;
+    let has_unknown = calls.iter().any(|call| call.answer.is_none());
+    let bursts = if has_unknown { &BURSTS[..] } else { &BURSTS[BURSTS.len() - 1..] };
+    let mut steps = 0;
+    let mut ending = None;
+    for &burst_max in bursts {
+        let mut search = Search::new(calls, burst_max, steps_max - steps);
+        let order = search.run();
+        steps += search.steps;
+        match order {
+            Order::Found => return (Ending::Found, steps),
+            Order::None => ending = Some(Ending::Impossible(search.window())),
+            Order::TooLong => return (Ending::Undecided(search.window()), steps),
+        }
+    }
+    (ending.expect("at least one burst is tried"), steps)
+}
+
+enum Order {
+    Found,
+    None,
+    TooLong,
+}
+
+/// The longest order so far, at its end.
+#[derive(Default)]
+struct Best<'a> {
+    length: usize,
+    last: Vec<usize>,
+    state: State<'a>,
+    next: Vec<usize>,
+}
+
+struct Search<'a> {
+    calls: &'a [Call<'a>],
+    path: Path<'a>,
+    burst_max: usize,
+    /// The same for calls that do the same and are answered the same.
+    classes: Vec<usize>,
+    tried: HashSet<(u128, State<'a>, usize)>,
+    steps: u64,
+    steps_max: u64,
+    best: Best<'a>,
+}
+
+impl<'a> Search<'a> {
+    fn new(calls: &'a [Call<'a>], burst_max: usize, steps_max: u64) -> Self {
+        Self {
+            calls,
+            path: Path::new(calls),
+            burst_max,
+            classes: classes(calls),
+            tried: HashSet::new(),
+            steps: 0,
+            steps_max,
+            best: Best::default(),
+        }
+    }
+
+    fn run(&mut self) -> Order {
+        let mut given_up = None;
+        loop {
+            if given_up.is_none() {
+                self.do_forced();
+            }
+            if self.path.needed == 0 {
+                return Order::Found;
+            }
+            if self.steps > self.steps_max {
+                self.note();
+                return Order::TooLong;
+            }
+            let choice = if given_up.is_some() || self.is_new() { self.choose(given_up) } else { None };
+            given_up = None;
+            if let Some(choice) = choice {
+                self.path.take(choice);
+            } else {
+                self.note();
+                given_up = self.path.give_up();
+                if given_up.is_none() {
+                    return Order::None;
+                }
+            }
+        }
+    }
+
+    /// Does what is right here whatever comes later.
+    fn do_forced(&mut self) {
+        while let Some(call) = self.forced() {
+            if self.calls[call].is_harmless() {
+                self.path.take_harmless(call);
+            } else {
+                self.path.explain(call);
+            }
+        }
+    }
+
+    /// A call that is answered rightly here and need not change anything.
+    fn forced(&mut self) -> Option<usize> {
+        let (calls, path) = (self.calls, &self.path);
+        let may_be = |call: &usize| calls[*call].may_be_harmless() && !path.is_explained[*call];
+        let mut steps = 0;
+        let forced = path.line.candidates().filter(may_be).find(|&call| {
+            steps += 1;
+            calls[call].follows(path.state) == Some(path.state)
+        });
+        self.steps += steps;
+        forced
+    }
+
+    /// Whether nothing was tried from here yet.
+    fn is_new(&mut self) -> bool {
+        // Without a bound it does not matter how many of unknown outcome came last.
+        let burst = if self.burst_max == usize::MAX { 0 } else { self.path.burst };
+        self.tried.insert((self.path.set, self.path.state, burst))
+    }
+
+    /// The next choice, behind the one that was given up.
+    fn choose(&mut self, given_up: Option<Choice<'a>>) -> Option<Choice<'a>> {
+        let mut choices = self.choices();
+        choices.sort_by_key(|choice| {
+            let ended = self.calls[choice.call].ended;
+            (choice.kind, ended.is_none(), ended)
+        });
+        // Of several that are alike the first to end is as good as any.
+        let mut seen = HashSet::new();
+        choices.retain(|choice| seen.insert((choice.kind, self.classes[choice.call])));
+        let mut choices = choices.into_iter();
+        if given_up.is_some() {
+            choices.find(|choice| Some(*choice) == given_up);
+        }
+        choices.next()
+    }
+
+    fn choices(&mut self) -> Vec<Choice<'a>> {
+        let path = &self.path;
+        let mut choices = Vec::new();
+        for call in path.line.candidates() {
+            let kind = match self.calls[call].answer {
+                None if path.burst >= self.burst_max => continue,
+                None => Kind::Unknown,
+                Some(_) if path.is_explained[call] => Kind::Explained,
+                Some(_) => Kind::Needed,
+            };
+            self.steps += 1;
+            if let Some(state) = self.calls[call].follows(path.state)
+                && (kind != Kind::Explained || state != path.state)
+            {
+                choices.push(Choice { call, kind, state });
+            }
+        }
+        // To drop one can wait until its end stands in the way.
+        if let Some(call) = path.line.first_to_end().filter(|&call| path.is_explained[call]) {
+            choices.push(Choice { call, kind: Kind::Dropped, state: path.state });
+        }
+        choices
+    }
+
+    /// Remembers the longest order.
+    fn note(&mut self) {
+        if self.path.length > self.best.length || self.best.next.is_empty() {
+            self.best = Best {
+                length: self.path.length,
+                last: self.path.last(Window::BEFORE),
+                state: self.path.state,
+                next: self.path.line.candidates().collect(),
+            };
+        }
+    }
+
+    fn window(&self) -> Window {
+        let Best { length, last, state, next } = &self.best;
+        Window::new(self.calls, *length, last, *state, next)
+    }
+}
+
+fn classes(calls: &[Call<'_>]) -> Vec<usize> {
+    let mut known = HashMap::new();
+    let mut class = |call| {
+        let fresh = known.len();
+        *known.entry(call).or_insert(fresh)
+    };
+    calls.iter().map(|call| class((call.action, &call.answer))).collect()
+}

@@ -1,0 +1,13 @@
+//! The checkers of the fault suite: what is right passes, and each thing that is wrong is told by the check for it.
+
+#[path = "../faults/check/mod.rs"]
+mod check;
+#[path = "../faults/history.rs"]
+mod history;
+
+mod orders;
+mod planted;
+mod second_opinion;
+mod seeded;
+mod store;
+mod world;
