@@ -5,6 +5,7 @@ mod bad_input;
 mod batching;
 mod cli;
 mod engine;
+mod fault_proxy;
 mod import;
 mod interval;
 mod operator;

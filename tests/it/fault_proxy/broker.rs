@@ -1,0 +1,1 @@
+//! Faults between lapin and the real broker.
