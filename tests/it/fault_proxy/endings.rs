@@ -3,7 +3,7 @@
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use super::{
-    peers::{ORDERLY, RESET, Stage, pattern, take, take_all},
+    peers::{ORDERLY, RESET, Stage, assert_refused, pattern, take, take_all},
     proxy::{Direction, Proxy, Rule},
 };
 use crate::support::eventually;
@@ -69,8 +69,7 @@ async fn refused_connections_are_reset_and_present_ones_go_on() {
     let stage = Stage::start().await;
     let mut present = stage.connect().await;
     stage.proxy.refuse(true);
-    let mut refused = stage.client().await;
-    assert_eq!(take_all(&mut refused).await, (Vec::new(), RESET));
+    assert_refused(&stage.proxy).await;
     present.assert_passes().await;
     stage.proxy.refuse(false);
     stage.connect().await.assert_passes().await;
@@ -82,8 +81,7 @@ async fn refused_connections_are_reset_and_present_ones_go_on() {
 async fn a_server_that_is_not_there_refuses() {
     let Stage { proxy, listener } = Stage::start().await;
     drop(listener);
-    let mut client = TcpStream::connect(proxy.address()).await.unwrap();
-    assert_eq!(take_all(&mut client).await, (Vec::new(), RESET));
+    assert_refused(&proxy).await;
     assert_eq!((proxy.counters().connections, proxy.counters().refused), (0, 1));
 }
 

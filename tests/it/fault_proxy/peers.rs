@@ -30,13 +30,9 @@ impl Stage {
     }
 
     pub async fn connect(&self) -> Pair {
-        let client = self.client().await;
+        let client = TcpStream::connect(self.proxy.address()).await.unwrap();
         let (server, _) = soon("a connection", self.listener.accept()).await.unwrap();
         Pair { client, server }
-    }
-
-    pub async fn client(&self) -> TcpStream {
-        TcpStream::connect(self.proxy.address()).await.unwrap()
     }
 }
 
@@ -47,6 +43,14 @@ impl Pair {
         assert_eq!(take(&mut self.server, 5).await, b"there");
         self.server.write_all(b"back").await.unwrap();
         assert_eq!(take(&mut self.client, 4).await, b"back");
+    }
+}
+
+/// Asserts that a new connection is reset before anything passes. The reset may come while it is being opened.
+pub async fn assert_refused(proxy: &Proxy) {
+    match TcpStream::connect(proxy.address()).await {
+        Ok(mut client) => assert_eq!(take_all(&mut client).await, (Vec::new(), RESET)),
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
     }
 }
 
