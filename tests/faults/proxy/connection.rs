@@ -88,8 +88,8 @@ impl Link {
         }
         match self.pump(&mut client, &mut server).await {
             Ending::Orderly => {
-                let _ = (client.shutdown().await, server.shutdown().await);
                 self.tally.count(|counters| counters.open -= 1);
+                let _ = (client.shutdown().await, server.shutdown().await);
                 // A socket that is closed while it holds unread bytes sends a RST after its FIN.
                 tokio::join!(drain(client), drain(server));
             }

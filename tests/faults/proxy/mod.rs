@@ -154,7 +154,8 @@ impl Proxy {
     }
 
     /// Cuts the first connection that has passed so many more bytes in a direction: with a RST to both peers, most
-    /// often in the middle of a frame. Takes the place of a trap that was set before.
+    /// often in the middle of a frame. No byte more gets there; if they went in many small packets, some less may, as
+    /// a RST overtakes what waits in the kernel. Takes the place of a trap that was set before.
     pub fn cut_after(&self, direction: Direction, bytes: u64) {
         self.lay(Trap::new(direction, Place::After(bytes)));
     }

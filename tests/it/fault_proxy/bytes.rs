@@ -126,11 +126,14 @@ async fn a_hole_takes_one_direction_and_gives_it_back() {
 async fn a_hole_tells_nobody_that_the_other_has_gone() {
     let stage = Stage::start().await;
     let Pair { mut client, mut server } = stage.connect().await;
+    let mut silent = stage.connect().await;
     stage.proxy.set(Direction::Both, &Rule::Blackhole);
     client.write_all(b"last words").await.unwrap();
-    drop(client);
+    drop((client, silent.client));
     assert!(timeout(QUIET, server.read_u8()).await.is_err());
+    assert!(timeout(QUIET, silent.server.read_u8()).await.is_err());
     stage.proxy.heal();
+    assert_eq!(take_all(&mut silent.server).await, (Vec::new(), ORDERLY));
     assert_eq!(take_all(&mut server).await, (b"last words".to_vec(), ORDERLY));
 }
 

@@ -20,7 +20,8 @@ async fn a_reset_ends_present_connections_and_no_later_one() {
         assert_eq!(take_all(&mut pair.client).await, (Vec::new(), RESET));
         assert_eq!(take_all(&mut pair.server).await, (Vec::new(), RESET));
     }
-    stage.connect().await.assert_passes().await;
+    let mut later = stage.connect().await;
+    later.assert_passes().await;
     let counters = stage.proxy.counters();
     assert_eq!((counters.connections, counters.open, counters.resets, counters.cuts), (3, 1, 2, 0));
 }
@@ -33,14 +34,16 @@ async fn closing_is_orderly_even_while_bytes_are_held_back() {
     stage.proxy.set(Direction::Both, &Rule::Blackhole);
     // More than the proxy reads by itself, so that some is unread when it closes.
     let much = pattern(3_000_000);
-    let (_, from_proxy) = tokio::join!(pair.client.write_all(&much), async {
+    let (sent, from_proxy) = tokio::join!(pair.client.write_all(&much), async {
         stage.proxy.close();
         take_all(&mut pair.server).await
     });
+    sent.unwrap();
     assert_eq!(from_proxy, (Vec::new(), ORDERLY));
     assert_eq!(take_all(&mut pair.client).await, (Vec::new(), ORDERLY));
     stage.proxy.heal();
-    stage.connect().await.assert_passes().await;
+    let mut later = stage.connect().await;
+    later.assert_passes().await;
     let counters = stage.proxy.counters();
     assert_eq!((counters.connections, counters.open, counters.resets), (2, 1, 0));
 }
@@ -56,12 +59,19 @@ async fn what_the_peers_do_is_passed_on() {
     drop(half.server);
     assert_eq!(take_all(&mut half.client).await, (b"answer".to_vec(), ORDERLY));
 
+    // The beginning of a frame, of which there is no more.
+    let mut torn = stage.connect().await;
+    torn.client.write_all(b"AMQP\0").await.unwrap();
+    drop(torn.client);
+    assert_eq!(take_all(&mut torn.server).await, (b"AMQP\0".to_vec(), ORDERLY));
+    drop(torn.server);
+
     let mut reset = stage.connect().await;
     reset.assert_passes().await;
     reset.server.set_zero_linger().unwrap();
     drop(reset.server);
     assert_eq!(take_all(&mut reset.client).await, (Vec::new(), RESET));
-    eventually("both have ended", async || stage.proxy.counters().open == 0).await;
+    eventually("all have ended", async || stage.proxy.counters().open == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,7 +82,8 @@ async fn refused_connections_are_reset_and_present_ones_go_on() {
     assert_refused(&stage.proxy).await;
     present.assert_passes().await;
     stage.proxy.refuse(false);
-    stage.connect().await.assert_passes().await;
+    let mut later = stage.connect().await;
+    later.assert_passes().await;
     let counters = stage.proxy.counters();
     assert_eq!((counters.connections, counters.refused, counters.resets), (2, 1, 0));
 }

@@ -12,7 +12,7 @@ async fn a_connection_is_cut_after_exactly_so_many_bytes_and_only_once() {
     let stage = Stage::start().await;
     let (mut first, bytes) = (stage.connect().await, pattern(40_000));
     first.assert_passes().await;
-    for (rule, count) in [(Rule::Pass, 33_333), (Rule::Slices { bytes: 100 }, 5_050), (Rule::Pass, 0)] {
+    for (rule, count) in [(Rule::Pass, 33_333), (Rule::Slices { bytes: 1_000 }, 5_050), (Rule::Pass, 0)] {
         let mut pair = stage.connect().await;
         stage.proxy.set(Direction::Both, &rule);
         stage.proxy.cut_after(Direction::ToServer, count);
@@ -27,6 +27,18 @@ async fn a_connection_is_cut_after_exactly_so_many_bytes_and_only_once() {
     assert_eq!(take(&mut first.server, bytes.len()).await, bytes);
     let counters = stage.proxy.counters();
     assert_eq!((counters.cuts, counters.resets, counters.open), (3, 3, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_lets_no_byte_more_pass_however_small_the_packets_are() {
+    let stage = Stage::start().await;
+    let (mut pair, bytes) = (stage.connect().await, pattern(40_000));
+    stage.proxy.set(Direction::ToServer, &Rule::Slices { bytes: 7 });
+    stage.proxy.cut_after(Direction::ToServer, 5_050);
+    let (_, (got, end)) = tokio::join!(pair.client.write_all(&bytes), take_all(&mut pair.server));
+    assert_eq!(end, RESET);
+    assert!(bytes[..5_050].starts_with(&got), "{} bytes", got.len());
+    assert_eq!(stage.proxy.counters().bytes_to_server, 5_050);
 }
 
 #[tokio::test(flavor = "multi_thread")]
