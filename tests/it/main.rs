@@ -6,6 +6,7 @@ mod batching;
 mod cli;
 mod engine;
 mod failpoints;
+mod fault_proxy;
 mod faults;
 mod import;
 mod interval;
