@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status worker workers build check test test-ui test-import bench clean topology
+.PHONY: help demo up down status worker workers build check test test-ui test-import bench faults soak mutants clean topology
 
 export RABBITRY_HOME ?= $(CURDIR)/.rabbitry
 N ?= 1
@@ -61,6 +61,21 @@ test-ui: ## Use the management UI in a real browser (Chromium; on Debian it is i
 bench: ## Measure the worker beside a bare echo (QUICK=1: a minute; BENCH=--help lists the options)
 	@cargo bench --locked --bench bench --no-run
 	@tests/with-broker.sh cargo bench --locked --bench bench -- $(if $(QUICK),--quick) $(BENCH)
+
+# Compiled as a release is, but with failpoints, and beside it: target/release holds what may be used.
+FAULTS_BUILD := --locked --profile faults --features failpoints --test faults
+MINUTES ?= 10
+faults: ## Break workers, broker, store and lines on purpose: the whole matrix (FAULTS=--help lists the options)
+	@cargo test $(FAULTS_BUILD) --no-run
+	@tests/with-broker.sh cargo test $(FAULTS_BUILD) -- $(FAULTS)
+
+soak: ## Random faults for MINUTES (make soak MINUTES=60)
+	@cargo test $(FAULTS_BUILD) --no-run
+	@tests/with-broker.sh cargo test $(FAULTS_BUILD) -- --soak $(MINUTES) $(FAULTS)
+
+mutants: ## Plant mistakes in the workers, and see that the faults find each of them
+	@cargo test $(FAULTS_BUILD) --no-run
+	@tests/with-broker.sh cargo test $(FAULTS_BUILD) -- --mutants $(FAULTS)
 
 clean: down ## Stop everything and delete what was built and stored
 	rm -rf "$(RABBITRY_HOME)"

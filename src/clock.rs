@@ -5,7 +5,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Milliseconds since the Unix epoch.
 pub fn unix_ms() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(now.as_millis()).unwrap_or(i64::MAX)
+    let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+    #[cfg(feature = "failpoints")]
+    let now = now.saturating_add(crate::failpoints::clock_shift_ms());
+    now
 }
 
 /// Seconds since the Unix epoch, as AMQP's timestamps are.

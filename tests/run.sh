@@ -8,6 +8,12 @@ tests/clients/prepare.sh "$python"
 export RABBITRY_TEST_PYTHON=$python/bin/python
 # One build for all of it: with failpoints, so that workers can be made to fail.
 cargo test --locked --features failpoints --no-run
-tests/with-broker.sh cargo test --locked --features failpoints "$@"
+if [ $# -gt 0 ]; then
+    tests/with-broker.sh cargo test --locked --features failpoints "$@"
+    exit
+fi
+tests/with-broker.sh cargo test --locked --features failpoints --lib --bins --test it
+# A few seconds of each family of faults; they break the broker too, so it is theirs alone.
+tests/with-broker.sh cargo test --locked --features failpoints --test faults -- --quick
 # No figures, only that the benchmark still runs.
-[ $# -gt 0 ] || tests/with-broker.sh cargo test --locked --features failpoints --bench bench -- --smoke
+tests/with-broker.sh cargo test --locked --features failpoints --bench bench -- --smoke

@@ -3,13 +3,16 @@
 //!
 //! Only with the cargo feature `failpoints`; without it [`failpoint!`] expands to nothing and [`mutant!`] to `false`.
 //! `RABBITRY_FAILPOINTS` says what happens at which moment (`spec.rs` tells how), `RABBITRY_MUTANT` names one mistake; a worker
-//! reads both when it starts and warns that they are set.
+//! reads both when it starts and warns that they are set. `RABBITRY_CLOCK_SHIFT` names a file that holds by how many seconds
+//! its wall clock is wrong.
 //!
 //! Not the crate `fail`: it can neither kill nor stop a process, nor choose by what is in hand, and it panics at a
 //! mistake in its variable.
 
 #[cfg(feature = "failpoints")]
 mod armed;
+#[cfg(feature = "failpoints")]
+mod clock;
 #[cfg(feature = "failpoints")]
 mod message;
 mod names;
@@ -20,6 +23,7 @@ pub use names::{MOMENTS, MUTANTS, Moment, Mutant};
 #[cfg(feature = "failpoints")]
 pub use {
     armed::{arm, is_active, reach, reach_with},
+    clock::clock_shift_ms,
     message::Planted,
 };
 

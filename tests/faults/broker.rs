@@ -1,0 +1,52 @@
+//! The broker as an operator has it in hand: ended, frozen, started again, alarmed.
+
+use std::process::Command;
+
+use rabbitry::home::Home;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Runs the broker's script.
+///
+/// # Panics
+/// If it fails.
+pub fn script(arguments: &[&str]) -> String {
+    let output = Command::new("rabbitmq/broker.sh")
+        .args(arguments)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("the broker's script can be run");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "broker.sh {arguments:?}: {text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
+}
+
+/// The broker's process: the one that `tests/with-broker.sh` started, never another one.
+fn pid() -> Pid {
+    let state = Home::find().and_then(|home| home.state().ok()).unwrap_or_default();
+    let pid = state.get("BROKER_PID").and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
+    pid.expect("the broker is a process of this home; run this by `make faults`")
+}
+
+pub fn signal(signal: Signal) {
+    kill_process(pid(), signal).expect("the broker can be signalled");
+}
+
+/// `kill -9`.
+pub fn kill() {
+    signal(Signal::KILL);
+}
+
+/// Starts it again, with its data.
+pub async fn start() {
+    tokio::task::spawn_blocking(|| script(&["up"])).await.expect("the script ran");
+}
+
+/// An operator's command.
+pub async fn ctl(arguments: &'static [&'static str]) {
+    let arguments = [&["ctl"], arguments].concat();
+    tokio::task::spawn_blocking(move || script(&arguments)).await.expect("the script ran");
+}

@@ -1,0 +1,131 @@
+//! A broker that dies, freezes, is full, alarmed, or changed by its operator.
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::Cell;
+use crate::{broker, stage::Stage, support::vhost::request};
+
+/// Longer than two heartbeats.
+const FROZEN: Duration = Duration::from_secs(7);
+
+pub fn cells() -> Vec<Cell> {
+    vec![
+        cell("killed and restarted", |stage| killed(stage).boxed_local()).quick(),
+        cell("frozen", |stage| frozen(stage).boxed_local()),
+        cell("connections closed by the operator", |stage| connections_closed(stage).boxed_local()).quick(),
+        cell("queue deleted and made again", |stage| queue_deleted(stage).boxed_local()),
+        cell("memory alarm", |stage| memory_alarm(stage).boxed_local()),
+        cell("disk alarm", |stage| disk_alarm(stage).boxed_local()),
+        cell("queue full", |stage| queue_full(stage).boxed_local()),
+        cell("delivery limit reached", |stage| delivery_limit(stage).boxed_local()),
+    ]
+}
+
+const fn cell(name: &'static str, fault: super::Fault) -> Cell {
+    Cell::new("broker", name, fault)
+}
+
+async fn killed(stage: &mut Stage) {
+    stage.go_on(0.3).await;
+    broker::kill();
+    broker::start().await;
+    stage.go_on(0.7).await;
+}
+
+async fn frozen(stage: &mut Stage) {
+    stage.go_on(0.2).await;
+    broker::signal(Signal::STOP);
+    sleep(FROZEN).await;
+    broker::signal(Signal::CONT);
+    stage.go_on(0.5).await;
+}
+
+async fn connections_closed(stage: &mut Stage) {
+    let close = async |stage: &mut Stage| {
+        for connection in stage.vhost.connections() {
+            if let Some(name) = connection["name"].as_str() {
+                let id = name.replace(' ', "%20").replace('>', "%3E");
+                // It may have gone meanwhile, and then the API refuses.
+                let url = stage.vhost.management_url().clone();
+                let delete = move || {
+                    let path = format!("/api/connections/{id}");
+                    drop(std::panic::catch_unwind(|| request(&url, "DELETE", &path, None)));
+                };
+                tokio::task::spawn_blocking(delete).await.expect("it ran");
+            }
+        }
+    };
+    stage.until_over(Duration::from_secs(1), close).await;
+}
+
+/// What lies in a queue that is deleted is gone, so it is empty when it is: its clients send again.
+async fn queue_deleted(stage: &mut Stage) {
+    stage.go_on(0.3).await;
+    stage.fleet.signal_all(Signal::STOP);
+    stage.fleet.signal_all(Signal::CONT);
+    stage.vhost.delete_queue("users.get").await;
+    stage.go_on(0.3).await;
+    stage.vhost.declare_service("users", &["get"], 20).await;
+    stage.go_on(0.4).await;
+}
+
+async fn memory_alarm(stage: &mut Stage) {
+    stage.go_on(0.2).await;
+    broker::ctl(&["set_vm_memory_high_watermark", "0.0000001"]).await;
+    stage.go_on(0.5).await;
+    broker::ctl(&["set_vm_memory_high_watermark", "0.6"]).await;
+    stage.go_on(0.3).await;
+}
+
+async fn disk_alarm(stage: &mut Stage) {
+    stage.go_on(0.2).await;
+    broker::ctl(&["set_disk_free_limit", "900TB"]).await;
+    stage.go_on(0.5).await;
+    broker::ctl(&["set_disk_free_limit", "50MB"]).await;
+    stage.go_on(0.3).await;
+}
+
+const COMMANDS: &str = "^users\\.(create|award|promote|get)$";
+
+/// Clients are refused while no worker takes anything.
+async fn queue_full(stage: &mut Stage) {
+    stage.set_policy("full", COMMANDS, Some(json!({"max-length": 5, "overflow": "reject-publish"})));
+    for _ in 0..3 {
+        stage.fleet.signal_all(Signal::STOP);
+        stage.go_on(0.15).await;
+        stage.fleet.signal_all(Signal::CONT);
+        stage.go_on(0.15).await;
+    }
+    stage.set_policy("full", COMMANDS, None);
+}
+
+/// One user's commands kill every worker that takes them. They are set aside, and their neighbours are not.
+async fn delivery_limit(stage: &mut Stage) {
+    stage.set_policy(
+        "limit",
+        COMMANDS,
+        Some(json!({"delivery-limit": 4, "dead-letter-exchange": "users.dead"})),
+    );
+    stage.arm("before_commit=kill on poison").await;
+    stage.go_on(0.2).await;
+    let properties = lapin::BasicProperties::default().with_message_id("poison".into()).with_delivery_mode(2);
+    stage.vhost.publish("users.promote", br#"{"username":"poison"}"#, properties).await;
+    let set_aside = async {
+        while stage.vhost.ready("users.dead").await == 0 {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    if tokio::time::timeout(Duration::from_secs(60), set_aside).await.is_err() {
+        stage.wrong("the message that kills workers was not set aside");
+    }
+    if stage.vhost.ready("users.dead").await > 1 {
+        stage.wrong("neighbours of the message that kills workers were set aside");
+    }
+    stage.disarm();
+    stage.set_policy("limit", COMMANDS, None);
+}

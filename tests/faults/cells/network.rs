@@ -1,0 +1,140 @@
+//! Lines that break, stall, or lose what matters.
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use lapin::BasicProperties;
+use tokio::time::sleep;
+use wildmatch::WildMatch;
+
+use super::Cell;
+use crate::{
+    proxy::{Class, Direction, Rule},
+    stage::Stage,
+};
+
+/// Longer than two heartbeats of 2 s, and the broker's own.
+const SILENCE: Duration = Duration::from_secs(8);
+
+pub fn cells() -> Vec<Cell> {
+    vec![
+        cell("workers' line reset", |stage| resets(stage, true, false).boxed_local()).quick(),
+        cell("clients' line reset", |stage| resets(stage, false, true).boxed_local()),
+        cell("both lines flapping", |stage| resets(stage, true, true).boxed_local()),
+        cell("workers' line cut within a frame", |stage| cut(stage).boxed_local()).quick(),
+        cell("workers' line half open", |stage| silent(stage, Direction::Both, true).boxed_local()),
+        cell("workers hear nothing", |stage| silent(stage, Direction::ToClient, true).boxed_local()),
+        cell("workers are not heard", |stage| silent(stage, Direction::ToServer, true).boxed_local()),
+        cell("clients' line half open", |stage| silent(stage, Direction::Both, false).boxed_local()),
+        cell("slow lines", |stage| {
+            ruled(stage, Rule::Delay { by: Duration::from_millis(100), jitter: Duration::from_millis(100) })
+                .boxed_local()
+        }),
+        cell("a byte at a time", |stage| ruled(stage, Rule::Slices { bytes: 1 }).boxed_local()),
+        cell("narrow lines", |stage| ruled(stage, Rule::Throttle { bytes_per_second: 40_000 }).boxed_local()),
+        cell("confirms lost", |stage| confirms_lost(stage).boxed_local()),
+        cell("acknowledgements lost", |stage| acks_lost(stage).boxed_local()).quick(),
+        cell("replies lost", |stage| replies_lost(stage).boxed_local()),
+        cell("requesters gone", |stage| requesters_gone(stage).boxed_local()),
+        cell("requester's node gone", |stage| unknown_node(stage).boxed_local()),
+    ]
+}
+
+const fn cell(name: &'static str, fault: super::Fault) -> Cell {
+    Cell::new("network", name, fault)
+}
+
+async fn resets(stage: &mut Stage, workers: bool, clients: bool) {
+    let reset = async |stage: &mut Stage| {
+        if workers {
+            stage.workers_line.reset();
+        }
+        if clients {
+            stage.clients_line.reset();
+        }
+        sleep(Duration::from_millis(stage.rng.u64(0..1000))).await;
+    };
+    stage.until_over(Duration::from_millis(300), reset).await;
+}
+
+async fn cut(stage: &mut Stage) {
+    let cut = async |stage: &mut Stage| {
+        let direction = if stage.rng.bool() { Direction::ToServer } else { Direction::ToClient };
+        stage.workers_line.cut_after(direction, stage.rng.u64(1..20_000));
+    };
+    stage.until_over(Duration::from_millis(700), cut).await;
+}
+
+async fn silent(stage: &mut Stage, direction: Direction, workers: bool) {
+    stage.go_on(0.2).await;
+    let line = if workers { &stage.workers_line } else { &stage.clients_line };
+    line.set(direction, &Rule::Blackhole);
+    sleep(SILENCE).await;
+    line.heal();
+    stage.go_on(0.3).await;
+}
+
+async fn ruled(stage: &mut Stage, rule: Rule) {
+    stage.workers_line.set(Direction::Both, &rule);
+    stage.clients_line.set(Direction::Both, &rule);
+    stage.go_on(1.0).await;
+}
+
+async fn confirms_lost(stage: &mut Stage) {
+    let lose = async |stage: &mut Stage| {
+        stage.clients_line.set(Direction::ToClient, &Rule::Drop(Class::Confirms));
+        sleep(Duration::from_millis(500)).await;
+        // Later confirms are not to be taken for those that were lost.
+        stage.clients_line.reset();
+        stage.clients_line.heal();
+    };
+    stage.until_over(Duration::from_millis(300), lose).await;
+    fault_happened(stage, stage.clients_line.counters().frames_dropped);
+}
+
+async fn acks_lost(stage: &mut Stage) {
+    let lose = async |stage: &mut Stage| {
+        stage.workers_line.set(Direction::ToServer, &Rule::Drop(Class::Acks));
+        sleep(Duration::from_millis(500)).await;
+        stage.workers_line.reset();
+        stage.workers_line.heal();
+    };
+    stage.until_over(Duration::from_millis(300), lose).await;
+    fault_happened(stage, stage.workers_line.counters().frames_dropped);
+}
+
+async fn replies_lost(stage: &mut Stage) {
+    for pattern in ["amq.rabbitmq.reply-to*", "reply.*"] {
+        stage.workers_line.set(Direction::ToServer, &Rule::Drop(Class::PublishesTo(WildMatch::new(pattern))));
+        stage.go_on(0.3).await;
+        stage.workers_line.heal();
+        stage.go_on(0.2).await;
+    }
+    fault_happened(stage, stage.workers_line.counters().frames_dropped);
+}
+
+fn fault_happened(stage: &mut Stage, frames: u64) {
+    if frames == 0 {
+        stage.wrong("the fault did not happen: no frame was dropped");
+    }
+}
+
+async fn requesters_gone(stage: &mut Stage) {
+    let drop_connections = async |stage: &mut Stage| {
+        stage.workload.links.iter().for_each(|link| link.drop_connection());
+    };
+    stage.until_over(Duration::from_millis(400), drop_connections).await;
+}
+
+/// Well-formed direct addresses of a node that is not there, between the others' commands.
+async fn unknown_node(stage: &mut Stage) {
+    let mut count = 0;
+    let ask = async |stage: &mut Stage| {
+        count += 1;
+        let properties = BasicProperties::default()
+            .with_message_id(format!("nowhere-{count}").into())
+            .with_reply_to("amq.rabbitmq.reply-to.g1h3AAR0ZXN0AAAAAQAAAAAAAAAAAAAAAA==.c29tZXdoZXJl".into());
+        stage.vhost.publish("users.get", br#"{"username":"nobody"}"#, properties).await;
+    };
+    stage.until_over(Duration::from_millis(200), ask).await;
+}

@@ -1,0 +1,125 @@
+//! Running cells: one after another, or at random for a time.
+
+use std::{
+    env,
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Command, ExitCode},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    cells::{self, Cell},
+    judge::{Verdict, judge},
+    options::Options,
+    report::Report,
+    stage::{Stage, Wanted},
+    support::process::Place,
+};
+
+/// Set for the process that has its own mounts.
+const OWN_MOUNTS: &str = "RABBITRY_FAULTS_OWN_MOUNTS";
+
+/// For root: starts this program anew with mounts of its own, so that small file systems of the cells are nobody
+/// else's and end with it. Returns only if that is done already, or not possible.
+pub fn in_own_mounts() -> Option<ExitCode> {
+    if !is_root() || env::var_os(OWN_MOUNTS).is_some() {
+        return None;
+    }
+    let program = env::current_exe().expect("this program has a path");
+    let error = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "--"])
+        .arg(program)
+        .args(env::args_os().skip(1))
+        .env(OWN_MOUNTS, "1")
+        .exec();
+    eprintln!("cells that need a file system of their own will fail: unshare: {error}");
+    None
+}
+
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn can_mount() -> bool {
+    is_root() && env::var_os(OWN_MOUNTS).is_some()
+}
+
+/// Each wanted cell once. Returns whether all were clean.
+pub async fn matrix(options: &Options) -> bool {
+    let seed = options.seed();
+    let mut report = Report::begin();
+    for cell in cells::all().iter().filter(|cell| options.wants(cell)) {
+        run_and_tell(cell, options, seed, &mut report).await;
+    }
+    if options.quick {
+        report.mutants_found(crate::mutants::quick(options, seed).await);
+    }
+    report.end(options, seed)
+}
+
+/// Random cells, each with another seed, until the time is over.
+pub async fn soak(options: &Options, time: Duration) -> bool {
+    let seed = options.seed();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let cells: Vec<_> = cells::all()
+        .into_iter()
+        .filter(|cell| options.wants(cell) && (!cell.needs_root || can_mount()))
+        .collect();
+    let mut report = Report::begin();
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        let cell = &cells[rng.usize(..cells.len())];
+        run_and_tell(cell, options, rng.u64(..1_000_000_000), &mut report).await;
+    }
+    report.end(options, seed)
+}
+
+async fn run_and_tell(cell: &Cell, options: &Options, seed: u64, report: &mut Report) {
+    let began = Instant::now();
+    let verdict = run(cell, options, seed, options.mutant.as_deref()).await;
+    report.add(cell, seed, began.elapsed(), &verdict, options);
+}
+
+/// Runs one cell.
+pub async fn run(cell: &Cell, options: &Options, seed: u64, mutant: Option<&str>) -> Verdict {
+    if cell.needs_root && !can_mount() {
+        return Verdict::failed("this cell needs root, and `unshare`, for a small file system of its own");
+    }
+    let wanted = Wanted {
+        workers: options.workers,
+        clients: options.clients,
+        window: options.window(),
+        mutant: mutant.map(str::to_owned),
+        small_disk: cell.needs_root,
+        seed,
+    };
+    let mut stage = Stage::set(wanted).await;
+    (cell.fault)(&mut stage).await;
+    let (verdict, place) = judge(stage).await;
+    if !verdict.violations.is_empty() && mutant.is_none() {
+        keep(cell, seed, &place);
+    }
+    unmount(&place);
+    verdict
+}
+
+fn unmount(place: &Place) {
+    // Only a small disk is mounted.
+    let _ = Command::new("umount").arg("-ql").arg(place.file("")).status();
+}
+
+/// Keeps the store and the workers' logs for whoever looks into it.
+fn keep(cell: &Cell, seed: u64, place: &Place) {
+    let folder = kept(cell, seed);
+    let _ = std::fs::create_dir_all(&folder);
+    let _ = Command::new("cp").arg("-r").arg(place.file(".")).arg(&folder).status();
+    eprintln!("  store and logs are kept in {}", folder.display());
+}
+
+fn kept(cell: &Cell, seed: u64) -> PathBuf {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    target.join("faults-failed").join(format!("{}-{seed}", cell.name.replace([' ', '\''], "-")))
+}
