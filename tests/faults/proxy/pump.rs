@@ -63,7 +63,6 @@ impl Pump<'_> {
             watch: Watch::new(self.side),
             pump: self,
             to,
-            is_gone: false,
             free_at: Instant::now(),
         };
         let reader = async {
@@ -95,9 +94,6 @@ struct Writer<'a> {
     to: WriteHalf<'a>,
     filter: Filter,
     watch: Watch,
-    /// Whether nobody takes the bytes any more. They are read on all the same: that a peer has gone is told in the
-    /// other direction, by the rules of that one.
-    is_gone: bool,
     /// When a throttled line is free for the next bytes.
     free_at: Instant,
 }
@@ -200,9 +196,8 @@ impl Writer<'_> {
     }
 
     async fn write(&mut self, bytes: &[u8]) {
-        if !self.is_gone {
-            self.pump.tally.packet(self.pump.side, bytes.len());
-            self.is_gone = self.to.write_all(bytes).await.is_err();
-        }
+        self.pump.tally.packet(self.pump.side, bytes.len());
+        // That a peer has gone is told in the other direction, by the rules of that one; until then, bytes are taken.
+        let _ = self.to.write_all(bytes).await;
     }
 }

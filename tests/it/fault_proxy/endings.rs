@@ -32,8 +32,8 @@ async fn closing_is_orderly_even_while_bytes_are_held_back() {
     let mut pair = stage.connect().await;
     pair.assert_passes().await;
     stage.proxy.set(Direction::Both, &Rule::Blackhole);
-    // More than the proxy reads by itself, so that some is unread when it closes.
-    let much = pattern(3_000_000);
+    // More than sockets hold, so that it can only be sent if it is read to the end.
+    let much = vec![7; 50_000_000];
     let (sent, from_proxy) = tokio::join!(pair.client.write_all(&much), async {
         stage.proxy.close();
         take_all(&mut pair.server).await
