@@ -3,9 +3,14 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use lapin::{Connection, ConnectionProperties, message::BasicGetMessage, options::BasicGetOptions};
+use lapin::{
+    Connection, ConnectionProperties,
+    message::BasicGetMessage,
+    options::{BasicGetOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
 use rabbitry::users::commands::COMMANDS;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     check::{
@@ -27,6 +32,8 @@ use crate::{
 /// How long the workers may take to serve again once a fault is over: a back-off of 5 s, a heartbeat that was missed,
 /// and a broker that has to notice it too.
 const RECOVERY_MAX: Duration = Duration::from_secs(30);
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+const CLOSE_MAX: Duration = Duration::from_secs(1);
 /// How long queues may take to drain after the last command was answered.
 const DRAIN_MAX: Duration = Duration::from_secs(30);
 
@@ -121,24 +128,29 @@ async fn consumers(stage: &Stage) -> Vec<Violation> {
 async fn counts(vhost: &Vhost) -> Vec<(String, u32, u32)> {
     let connection = connect(vhost).await;
     let mut counts = Vec::new();
+    // A channel that is dropped would be in the way of closing the connection.
+    let mut channels = Vec::new();
     for command in COMMANDS {
         let queue = format!("users.{}", command.name);
-        let passive = lapin::options::QueueDeclareOptions { passive: true, ..Default::default() };
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let Ok(channel) = connection.create_channel().await else { continue };
-        match channel.queue_declare(queue.as_str().into(), passive, Default::default()).await {
+        match channel.queue_declare(queue.as_str().into(), passive, FieldTable::default()).await {
             Ok(found) => counts.push((queue, found.message_count(), found.consumer_count())),
             Err(_) => counts.push((queue, u32::MAX, 0)),
         }
+        channels.push(channel);
     }
-    let _ = connection.close(200, "done".into()).await;
+    let _ = timeout(CLOSE_MAX, connection.close(200, "done".into())).await;
     counts
 }
 
 async fn connect(vhost: &Vhost) -> Connection {
     loop {
-        match Connection::connect(&vhost.url_text(), ConnectionProperties::default()).await {
-            Ok(connection) => return connection,
-            Err(_) => sleep(Duration::from_millis(200)).await,
+        let url = vhost.url_text();
+        let connect = Connection::connect(&url, ConnectionProperties::default());
+        match timeout(CONNECT_MAX, connect).await {
+            Ok(Ok(connection)) => return connection,
+            _ => sleep(Duration::from_millis(200)).await,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     cells::{self, Cell},
@@ -19,6 +19,8 @@ use crate::{
     support::process::Place,
 };
 
+/// How long a cell may take beside its fault.
+const CELL_MAX: Duration = Duration::from_secs(300);
 /// Set for the process that has its own mounts.
 const OWN_MOUNTS: &str = "RABBITRY_FAULTS_OWN_MOUNTS";
 
@@ -96,9 +98,15 @@ pub async fn run(cell: &Cell, options: &Options, seed: u64, mutant: Option<&str>
         small_disk: cell.needs_root,
         seed,
     };
-    let mut stage = Stage::set(wanted).await;
-    (cell.fault)(&mut stage).await;
-    let (verdict, place) = judge(stage).await;
+    let played = async {
+        let mut stage = Stage::set(wanted).await;
+        (cell.fault)(&mut stage).await;
+        judge(stage).await
+    };
+    let limit = options.window() * 2 + CELL_MAX;
+    let Ok((verdict, place)) = timeout(limit, played).await else {
+        return Verdict::failed(&format!("the cell did not end within {limit:?}"));
+    };
     if !verdict.violations.is_empty() && mutant.is_none() {
         keep(cell, seed, &place);
     }
