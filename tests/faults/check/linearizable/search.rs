@@ -69,7 +69,7 @@ struct Search<'a> {
     burst_max: usize,
     /// The same for calls that do the same and are answered the same.
     classes: Vec<usize>,
-    tried: HashSet<(u128, State<'a>, usize)>,
+    tried: HashSet<(u128, State<'a>)>,
     steps: u64,
     steps_max: u64,
     best: Best<'a>,
@@ -142,9 +142,8 @@ impl<'a> Search<'a> {
 
     /// Whether nothing was tried from here yet.
     fn is_new(&mut self) -> bool {
-        // Without a bound it does not matter how many of unknown outcome came last.
-        let burst = if self.burst_max == usize::MAX { 0 } else { self.path.burst };
-        self.tried.insert((self.path.set, self.path.state, burst))
+        // How many of unknown outcome came last is left out: only the search without a bound has to find everything.
+        self.tried.insert((self.path.set, self.path.state))
     }
 
     /// The next choice, behind the one that was given up.
