@@ -238,6 +238,23 @@ fn an_answer_that_the_inbox_does_not_hold_is_told() {
 }
 
 #[test]
+fn the_inbox_has_to_hold_what_is_remembered_and_no_more() {
+    let mut story = Story::default();
+    story.right("n", promote());
+    assert_eq!(story.violations(), []);
+    story.end.inbox.clear();
+    story.is_told(
+        &["inbox"],
+        "promote ann with id n was answered 404 user_not_found, but is not in the inbox",
+    );
+    let (status, body) = problem(409, "id_expired");
+    let answer = &mut story.history.operations[0].replies[0];
+    (answer.status, answer.body) = (status, body);
+    // No worker should say so of a fresh id, but it needs no row.
+    story.is_told(&["linearizable"], "409 id_expired, would be 404 user_not_found");
+}
+
+#[test]
 fn what_nobody_was_told_counts_by_the_inbox() {
     let mut story = Story::of_ann();
     story.right("a", award(20)).replies.clear();

@@ -27,19 +27,14 @@ enum Step<'a> {
     /// It was put into the order, and nothing else had to be tried in its place.
     Harmless(usize),
     Explained(usize),
-    Chosen {
-        choice: Choice<'a>,
-        state_before: State<'a>,
-        burst_before: usize,
-    },
+    /// With the state before it.
+    Chosen(Choice<'a>, State<'a>),
 }
 
 pub(super) struct Path<'a> {
     /// What is not in it.
     pub(super) line: Line,
     pub(super) state: State<'a>,
-    /// Calls of unknown outcome at its end.
-    pub(super) burst: usize,
     /// Answered calls that are neither in it nor explained.
     pub(super) needed: usize,
     pub(super) is_explained: Vec<bool>,
@@ -58,7 +53,6 @@ impl<'a> Path<'a> {
         Self {
             line: Line::new(calls),
             state: None,
-            burst: 0,
             needed: calls.iter().filter(|call| call.answer.is_some()).count(),
             is_explained: vec![false; calls.len()],
             set: 0,
@@ -72,7 +66,7 @@ impl<'a> Path<'a> {
     pub(super) fn last(&self, most: usize) -> Vec<usize> {
         let calls = self.steps.iter().rev().filter_map(|step| match step {
             Step::Harmless(call) => Some(*call),
-            Step::Chosen { choice, .. } => Some(choice.call),
+            Step::Chosen(choice, _) => Some(choice.call),
             Step::Explained(_) => None,
         });
         let mut last: Vec<_> = calls.take(most).collect();
@@ -95,15 +89,10 @@ impl<'a> Path<'a> {
     }
 
     pub(super) fn take(&mut self, choice: Choice<'a>) {
-        self.steps.push(Step::Chosen { choice, state_before: self.state, burst_before: self.burst });
+        self.steps.push(Step::Chosen(choice, self.state));
         self.take_out(choice.call);
         self.state = choice.state;
-        match choice.kind {
-            Kind::Unknown => self.burst += 1,
-            Kind::Needed => (self.needed, self.burst) = (self.needed - 1, 0),
-            Kind::Explained => self.burst = 0,
-            Kind::Dropped => {}
-        }
+        self.needed -= usize::from(choice.kind == Kind::Needed);
         self.toggle(choice);
     }
 
@@ -121,9 +110,9 @@ impl<'a> Path<'a> {
                     self.needed += 1;
                     self.set ^= self.keys[call][1];
                 }
-                Step::Chosen { choice, state_before, burst_before } => {
+                Step::Chosen(choice, state_before) => {
                     self.put_back(choice.call);
-                    (self.state, self.burst) = (state_before, burst_before);
+                    self.state = state_before;
                     self.needed += usize::from(choice.kind == Kind::Needed);
                     self.toggle(choice);
                     return Some(choice);

@@ -17,10 +17,6 @@ use super::{
 const STEPS_MAX: u64 = 5_000_000;
 const STEPS_MAX_PER_CALL: u64 = 1_000;
 
-/// Calls of unknown outcome that may follow one another directly. Tried in this order, as most orders need few of
-/// them at a time, and the last one finds any order there is.
-const BURSTS: [usize; 4] = [1, 2, 3, usize::MAX];
-
 /// How a search ended.
 pub(super) enum Ending {
     Found,
@@ -30,22 +26,13 @@ pub(super) enum Ending {
 
 /// Searches an order, and counts how often a command was tried on a state.
 pub(super) fn search(calls: &[Call<'_>]) -> (Ending, u64) {
-    let steps_max = STEPS_MAX + STEPS_MAX_PER_CALL * calls.len() as u64;
-    let has_unknown = calls.iter().any(|call| call.answer.is_none());
-    let bursts = if has_unknown { &BURSTS[..] } else { &BURSTS[BURSTS.len() - 1..] };
-    let mut steps = 0;
-    let mut ending = None;
-    for &burst_max in bursts {
-        let mut search = Search::new(calls, burst_max, steps_max - steps);
-        let order = search.run();
-        steps += search.steps;
-        match order {
-            Order::Found => return (Ending::Found, steps),
-            Order::None => ending = Some(Ending::Impossible(search.window())),
-            Order::TooLong => return (Ending::Undecided(search.window()), steps),
-        }
-    }
-    (ending.expect("at least one burst is tried"), steps)
+    let mut search = Search::new(calls);
+    let ending = match search.run() {
+        Order::Found => Ending::Found,
+        Order::None => Ending::Impossible(search.window()),
+        Order::TooLong => Ending::Undecided(search.window()),
+    };
+    (ending, search.steps)
 }
 
 enum Order {
@@ -66,25 +53,23 @@ struct Best<'a> {
 struct Search<'a> {
     calls: &'a [Call<'a>],
     path: Path<'a>,
-    burst_max: usize,
     /// The same for calls that do the same and are answered the same.
     classes: Vec<usize>,
-    tried: HashSet<(u128, State<'a>, usize)>,
+    tried: HashSet<(u128, State<'a>)>,
     steps: u64,
     steps_max: u64,
     best: Best<'a>,
 }
 
 impl<'a> Search<'a> {
-    fn new(calls: &'a [Call<'a>], burst_max: usize, steps_max: u64) -> Self {
+    fn new(calls: &'a [Call<'a>]) -> Self {
         Self {
             calls,
             path: Path::new(calls),
-            burst_max,
             classes: classes(calls),
             tried: HashSet::new(),
             steps: 0,
-            steps_max,
+            steps_max: STEPS_MAX + STEPS_MAX_PER_CALL * calls.len() as u64,
             best: Best::default(),
         }
     }
@@ -142,9 +127,7 @@ impl<'a> Search<'a> {
 
     /// Whether nothing was tried from here yet.
     fn is_new(&mut self) -> bool {
-        // Without a bound it does not matter how many of unknown outcome came last.
-        let burst = if self.burst_max == usize::MAX { 0 } else { self.path.burst };
-        self.tried.insert((self.path.set, self.path.state, burst))
+        self.tried.insert((self.path.set, self.path.state))
     }
 
     /// The next choice, behind the one that was given up.
@@ -169,7 +152,6 @@ impl<'a> Search<'a> {
         let mut choices = Vec::new();
         for call in path.line.candidates() {
             let kind = match self.calls[call].answer {
-                None if path.burst >= self.burst_max => continue,
                 None => Kind::Unknown,
                 Some(_) if path.is_explained[call] => Kind::Explained,
                 Some(_) => Kind::Needed,
