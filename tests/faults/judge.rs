@@ -17,6 +17,7 @@ use crate::{
         self, End, Violation,
         end::{DeadLetter, Depth},
     },
+    gauge::Gauge,
     stage::Stage,
     support::{
         process::Place,
@@ -71,7 +72,7 @@ pub async fn judge(mut stage: Stage) -> (Verdict, Place) {
     stage.workload.finish().await;
     stage.workload.repeat_and_read().await;
     violations.extend(drained(&stage.vhost).await);
-    violations.extend(stage.gauge.growth().into_iter().map(|what| wrong("resources", what)));
+    violations.extend(resources(&stage.gauge).await);
     violations.extend(stage.found.iter().map(|what| wrong("cell", what)));
     let starts = stage.fleet.starts();
     violations.extend(stage.fleet.stop().await.into_iter().map(|what| wrong("worker", what)));
@@ -119,6 +120,18 @@ async fn consumers(stage: &Stage) -> Vec<Violation> {
         if Instant::now() > until {
             let detail = format!("{expected} workers, but after {RECOVERY_MAX:?}: {missing:?}");
             return vec![wrong("consumers", detail)];
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// What workers hold comes back to its level, once those that were handled one by one are at full pace again.
+async fn resources(gauge: &Gauge) -> Vec<Violation> {
+    let until = Instant::now() + RECOVERY_MAX;
+    loop {
+        let growth = gauge.growth();
+        if growth.is_empty() || Instant::now() > until {
+            return growth.into_iter().map(|what| wrong("resources", what)).collect();
         }
         sleep(Duration::from_millis(100)).await;
     }

@@ -1,6 +1,6 @@
 //! Where a cell plays: a virtual host, a store, workers, clients, and a proxy before each of the two.
 
-use std::{collections::BTreeMap, process::Command, time::Duration};
+use std::{collections::BTreeMap, fs, process::Command, time::Duration};
 
 use fastrand::Rng;
 use serde_json::{Value, json};
@@ -73,7 +73,7 @@ impl Stage {
             ("DATABASE_URL".to_owned(), place.store_url()),
             ("HOME".to_owned(), place.file("").display().to_string()),
             ("RABBITRY_HOME".to_owned(), place.file("").display().to_string()),
-            ("RUST_LOG".to_owned(), "info,lapin=off".to_owned()),
+            ("RUST_LOG".to_owned(), "info,lapin=off,refinery_core=warn".to_owned()),
         ]);
         if let Some(mutant) = &wanted.mutant {
             environment.insert("RABBITRY_MUTANT".to_owned(), mutant.clone());
@@ -136,6 +136,15 @@ impl Stage {
             .map(|definition| json!({"pattern": queues, "definition": definition, "apply-to": "queues"}));
         let method = if body.is_some() { "PUT" } else { "DELETE" };
         block_in_place(|| request(self.vhost.management_url(), method, &path, body.as_ref()));
+    }
+
+    /// A fault that did not happen proves nothing: a worker has to have logged this.
+    pub fn expect_logged(&mut self, text: &str) {
+        let logs = fs::read_dir(self.place.file("")).into_iter().flatten().flatten().map(|file| file.path());
+        let mut logs = logs.filter(|path| path.extension().is_some_and(|ending| ending == "log"));
+        if !logs.any(|log| fs::read_to_string(log).is_ok_and(|log| log.contains(text))) {
+            self.wrong(format!("the fault did not happen: no worker logged {text:?}"));
+        }
     }
 
     /// Writes down something that must not be.

@@ -43,6 +43,7 @@ async fn frozen(stage: &mut Stage) {
     sleep(FROZEN).await;
     broker::signal(Signal::CONT);
     stage.go_on(0.5).await;
+    stage.expect_logged("session ended");
 }
 
 async fn connections_closed(stage: &mut Stage) {
@@ -63,30 +64,35 @@ async fn connections_closed(stage: &mut Stage) {
     stage.until_over(Duration::from_secs(1), close).await;
 }
 
-/// What lies in a queue that is deleted is gone, so it is empty when it is: its clients send again.
+/// What lies in a queue that is deleted is gone with it, so it is the queue of a command that only reads: its clients
+/// ask again.
 async fn queue_deleted(stage: &mut Stage) {
     stage.go_on(0.3).await;
-    stage.fleet.signal_all(Signal::STOP);
-    stage.fleet.signal_all(Signal::CONT);
     stage.vhost.delete_queue("users.get").await;
     stage.go_on(0.3).await;
     stage.vhost.declare_service("users", &["get"], 20).await;
     stage.go_on(0.4).await;
+    stage.expect_logged("the broker cancelled the consumer");
 }
+
+/// What a worker says when the broker is alarmed.
+const BLOCKED: &str = "the broker blocks publishers";
 
 async fn memory_alarm(stage: &mut Stage) {
     stage.go_on(0.2).await;
     broker::ctl(&["set_vm_memory_high_watermark", "0.0000001"]).await;
     stage.go_on(0.5).await;
     broker::ctl(&["set_vm_memory_high_watermark", "0.6"]).await;
+    stage.expect_logged(BLOCKED);
     stage.go_on(0.3).await;
 }
 
 async fn disk_alarm(stage: &mut Stage) {
     stage.go_on(0.2).await;
-    broker::ctl(&["set_disk_free_limit", "900TB"]).await;
+    broker::ctl(&["set_disk_free_limit", "900000GB"]).await;
     stage.go_on(0.5).await;
     broker::ctl(&["set_disk_free_limit", "50MB"]).await;
+    stage.expect_logged(BLOCKED);
     stage.go_on(0.3).await;
 }
 
@@ -102,6 +108,9 @@ async fn queue_full(stage: &mut Stage) {
         stage.go_on(0.15).await;
     }
     stage.set_policy("full", COMMANDS, None);
+    if stage.workload.recorder.refused() == 0 {
+        stage.wrong("the fault did not happen: nothing was refused");
+    }
 }
 
 /// One user's commands kill every worker that takes them. They are set aside, and their neighbours are not.

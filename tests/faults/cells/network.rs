@@ -72,6 +72,9 @@ async fn silent(stage: &mut Stage, direction: Direction, workers: bool) {
     sleep(SILENCE).await;
     line.heal();
     stage.go_on(0.3).await;
+    if workers {
+        stage.expect_logged("session ended");
+    }
 }
 
 async fn ruled(stage: &mut Stage, rule: Rule) {

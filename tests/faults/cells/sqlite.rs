@@ -34,9 +34,20 @@ async fn locked(stage: &mut Stage) {
     stage.go_on(0.2).await;
     let store = stage.place.store();
     let writer = tokio::task::block_in_place(|| ForeignWriter::begin(&store));
-    stage.go_on(0.6).await;
+    stage.go_on(0.1).await;
+    let written = written(stage);
+    stage.go_on(0.5).await;
+    if self::written(stage) != written {
+        stage.wrong("the fault did not happen: writes were answered while another program held the lock");
+    }
     tokio::task::block_in_place(|| writer.end());
     stage.go_on(0.2).await;
+}
+
+/// Answered commands that write.
+fn written(stage: &Stage) -> usize {
+    let operations = stage.workload.recorder.history().operations;
+    operations.iter().filter(|operation| !operation.action.is_read() && !operation.replies.is_empty()).count()
 }
 
 /// A reader keeps the log from being moved; nothing else waits for it.
@@ -75,6 +86,11 @@ async fn file_size(stage: &mut Stage) {
     let set = async |stage: &mut Stage| limit(stage, "20000");
     stage.until_over(Duration::from_millis(500), set).await;
     limit(stage, "unlimited");
+    // A new worker has no limit.
+    stage.kill_all();
+    if stage.fleet.starts() <= u32::try_from(stage.fleet.size()).unwrap_or(u32::MAX) {
+        stage.expect_logged("cannot write");
+    }
 }
 
 /// The database's folder is a small file system that another file fills.
@@ -89,6 +105,7 @@ async fn disk_full(stage: &mut Stage) {
         let _ = fs::remove_file(&filler);
     };
     stage.until_over(Duration::from_millis(700), fill).await;
+    stage.expect_logged("database or disk is full");
 }
 
 /// No copy shows what a power cut takes away, as the kernel keeps it; but threads are seen to wait for the disk.

@@ -94,6 +94,8 @@ async fn frozen_writer(stage: &mut Stage) {
     stage.fleet.unset("RABBITRY_FAILPOINTS");
     stage.fleet.signal_all(Signal::CONT);
     stage.go_on(0.5).await;
+    // The others get there too.
+    stage.disarm();
 }
 
 /// One worker after another is ended in an orderly way and started again. No client is told of it.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use lapin::{
-    BasicProperties, Channel, Connection, ConnectionProperties, Consumer,
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, Consumer,
     message::Delivery,
     options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
@@ -75,11 +75,12 @@ impl Link {
         let Ok(confirm) = publish.await else { return false };
         let recorder = Arc::clone(&self.recorder);
         tokio::spawn(async move {
-            if let Ok(Ok(confirmation)) = timeout(CONFIRM_TIMEOUT, confirm).await
-                && confirmation.is_ack()
-                && confirmation.take_message().is_none()
-            {
-                recorder.confirmed(index);
+            if let Ok(Ok(confirmation)) = timeout(CONFIRM_TIMEOUT, confirm).await {
+                match confirmation {
+                    Confirmation::Ack(None) => recorder.confirmed(index),
+                    Confirmation::Ack(Some(_)) | Confirmation::Nack(_) => recorder.refuse(),
+                    Confirmation::NotRequested => {}
+                }
             }
         });
         true

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
@@ -48,6 +51,7 @@ pub struct Recorder {
     began: Instant,
     run: String,
     asks: Mutex<Asks>,
+    refused: AtomicU64,
 }
 
 #[derive(Default)]
@@ -61,7 +65,7 @@ struct Asks {
 impl Recorder {
     pub fn new() -> Self {
         let run = uuid::Uuid::now_v7().simple().to_string();
-        Self { began: Instant::now(), run, asks: Mutex::default() }
+        Self { began: Instant::now(), run, asks: Mutex::default(), refused: AtomicU64::new(0) }
     }
 
     pub fn now(&self) -> Moment {
@@ -103,6 +107,15 @@ impl Recorder {
 
     pub fn confirmed(&self, index: usize) {
         self.asks.lock().unwrap().asks[index].confirmed = true;
+    }
+
+    /// The broker did not take a message.
+    pub fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Takes a reply: the first one wakes who waits for it.
