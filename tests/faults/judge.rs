@@ -238,7 +238,10 @@ fn misuse(asks: &[Ask]) -> Vec<Violation> {
         ask.replies
             .iter()
             .filter(|reply| !(reply.status == 422 && has(&reply.body, "idempotency_conflict")))
-            .map(|reply| wrong("misuse", format!("{} with another content: {reply:?}", ask.id)))
+            .map(|reply| {
+                let body = String::from_utf8_lossy(&reply.body);
+                wrong("misuse", format!("{} with another content: {} {body}", ask.id, reply.status))
+            })
     });
     accepted.take(8).collect()
 }

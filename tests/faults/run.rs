@@ -3,11 +3,13 @@
 use std::{
     env,
     os::unix::process::CommandExt,
+    panic::AssertUnwindSafe,
     path::PathBuf,
     process::{Command, ExitCode},
     time::Duration,
 };
 
+use futures::FutureExt;
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -104,8 +106,10 @@ pub async fn run(cell: &Cell, options: &Options, seed: u64, mutant: Option<&str>
         judge(stage).await
     };
     let limit = options.window() * 2 + CELL_MAX;
-    let Ok((verdict, place)) = timeout(limit, played).await else {
-        return Verdict::failed(&format!("the cell did not end within {limit:?}"));
+    let (verdict, place) = match AssertUnwindSafe(timeout(limit, played)).catch_unwind().await {
+        Ok(Ok(played)) => played,
+        Ok(Err(_)) => return Verdict::failed(&format!("the cell did not end within {limit:?}")),
+        Err(_) => return Verdict::failed("the cell panicked, see above"),
     };
     if !verdict.violations.is_empty() && mutant.is_none() {
         keep(cell, seed, &place);

@@ -94,7 +94,7 @@ fn table(depth: usize) -> FieldTable {
     let mut table = FieldTable::default();
     table.insert("void".into(), AMQPValue::Void);
     table.insert("bytes".into(), AMQPValue::ByteArray(vec![0xff; 100].into()));
-    table.insert("float".into(), AMQPValue::Double(f64::NAN));
+    table.insert("float".into(), AMQPValue::Double(-0.5));
     table.insert("list".into(), AMQPValue::FieldArray(FieldArray::from(vec![AMQPValue::Boolean(true)])));
     if depth > 0 {
         table.insert("inner".into(), AMQPValue::FieldTable(self::table(depth - 1)));

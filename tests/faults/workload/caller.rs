@@ -59,7 +59,8 @@ impl Caller {
             let id = id();
             let deadline = (self.rng.u8(..) < 20).then(|| unix_ms() + DEADLINE.as_millis() as i64);
             let asked = self.ask(id.clone(), What::Command(action.clone()), deadline).await;
-            if self.rng.u8(..) < 6 && !action.is_read() && asked.is_some() {
+            let remembered = asked.is_some_and(|index| self.recorder.get(index).is_remembered());
+            if self.rng.u8(..) < 6 && remembered {
                 self.misuse(id, &action).await;
             }
         }
@@ -70,7 +71,7 @@ impl Caller {
         let username = action.username().to_owned();
         if let Action::Award { points, .. } = action {
             self.ask(id.clone(), What::Command(Action::Promote { username: username.clone() }), None).await;
-            let other = Action::Award { username, points: points + 1 };
+            let other = Action::Award { username, points: points + 1000 };
             self.ask(id, What::OtherContent(other), None).await;
         }
     }

@@ -46,6 +46,13 @@ pub struct Ask {
     pub replies: Vec<Answer>,
 }
 
+impl Ask {
+    /// Whether the inbox has to know it: what was answered by an effect, or by a refusal that follows from the state.
+    pub fn is_remembered(&self) -> bool {
+        self.replies.first().is_some_and(|reply| matches!(reply.status, 200 | 201 | 404 | 409))
+    }
+}
+
 /// One for each run. An ask is named by its index, and by its correlation id on the wire.
 pub struct Recorder {
     began: Instant,
