@@ -69,9 +69,14 @@ pub async fn judge(mut stage: Stage) -> (Verdict, Place) {
             .push(wrong("recovery", format!("a command was answered only {recovery:?} after the fault")));
     }
     violations.extend(consumers(&stage).await);
-    stage.workload.finish().await;
-    stage.workload.repeat_and_read().await;
-    violations.extend(drained(&stage.vhost).await);
+    if violations.is_empty() {
+        stage.workload.finish().await;
+        stage.workload.repeat_and_read().await;
+        violations.extend(drained(&stage.vhost).await);
+    } else {
+        // They might wait for ever.
+        stage.workload.abandon().await;
+    }
     violations.extend(resources(&stage.gauge).await);
     violations.extend(stage.found.iter().map(|what| wrong("cell", what)));
     let starts = stage.fleet.starts();
@@ -80,6 +85,9 @@ pub async fn judge(mut stage: Stage) -> (Verdict, Place) {
     let asks = stage.workload.recorder.asks();
     violations.extend(misuse(&asks));
     violations.extend(arrays(&asks, &end));
+    if !stage.wanted.clocks_jump {
+        violations.extend(deadlines(&asks));
+    }
     let mut history = stage.workload.recorder.history();
     history.operations.retain(|operation| !is_array_user(operation.action.username()));
     let mut of_single_commands = end.clone();
@@ -244,6 +252,17 @@ fn misuse(asks: &[Ask]) -> Vec<Violation> {
             })
     });
     accepted.take(8).collect()
+}
+
+/// What was executed in time is never told that it was late, and what was late is never executed.
+fn deadlines(asks: &[Ask]) -> Vec<Violation> {
+    let both = asks.iter().filter(|ask| {
+        let late = ask.replies.iter().any(|reply| reply.status == 504);
+        late && ask.replies.iter().any(|reply| reply.status < 500)
+    });
+    both.map(|ask| wrong("deadline", format!("{} was both executed and too late: {:?}", ask.id, ask.replies)))
+        .take(8)
+        .collect()
 }
 
 /// Every array took effect as a whole, once.

@@ -98,6 +98,7 @@ pub async fn run(cell: &Cell, options: &Options, seed: u64, mutant: Option<&str>
         window: options.window(),
         mutant: mutant.map(str::to_owned),
         small_disk: cell.needs_root,
+        clocks_jump: cell.family == "clock",
         seed,
     };
     let played = async {

@@ -32,6 +32,8 @@ pub struct Wanted {
     pub mutant: Option<String>,
     /// The store lies on a small file system of its own.
     pub small_disk: bool,
+    /// The workers' clocks are not right, so that what is too late is not what it seems.
+    pub clocks_jump: bool,
     pub seed: u64,
 }
 

@@ -58,6 +58,10 @@ impl Caller {
             let action = self.action(turn / COMMANDS_PER_USER);
             let id = id();
             let deadline = (self.rng.u8(..) < 20).then(|| unix_ms() + DEADLINE.as_millis() as i64);
+            if self.rng.u8(..) < 25 && !action.is_read() {
+                self.tell(id, action).await;
+                continue;
+            }
             let asked = self.ask(id.clone(), What::Command(action.clone()), deadline).await;
             let remembered = asked.is_some_and(|index| self.recorder.get(index).is_remembered());
             if self.rng.u8(..) < 6 && remembered {
@@ -89,6 +93,27 @@ impl Caller {
             80..85 => Action::Award { username, points: -self.rng.i64(1..60) },
             _ => Action::Promote { username },
         }
+    }
+
+    /// Sends once, and again only until the broker has taken it: whoever does so relies on it that the command is
+    /// done. The outcome is not waited for longer than a moment.
+    async fn tell(&mut self, id: String, action: Action) {
+        let queue = format!("users.{}", action.command());
+        let what = What::Command(action);
+        let body = body(&what).to_string();
+        let index = self.recorder.ask(self.client, id, what, None);
+        let end = Instant::now() + self.patience;
+        while Instant::now() < end && {
+            let ask = self.recorder.get(index);
+            !ask.confirmed && ask.replies.is_empty()
+        } {
+            let attempt = async {
+                self.link.publish(index, &queue, body.as_bytes(), self.properties(index)).await;
+                self.recorder.wait_for_confirm(index).await;
+            };
+            let _ = timeout(RESEND_AFTER, attempt).await;
+        }
+        let _ = timeout(RESEND_AFTER, self.recorder.wait_for_replies(index, 1)).await;
     }
 
     /// Asks until there is a reply, or patience ends. Some commands are sent twice at once. Returns the ask's index if

@@ -88,6 +88,11 @@ impl Workload {
         }
     }
 
+    /// Stops the clients where they are.
+    pub async fn abandon(&mut self) {
+        self.callers.shutdown().await;
+    }
+
     /// Asks for some of what was answered once more, with the deadlines of the first time, and then for every user.
     pub async fn repeat_and_read(&mut self) {
         let asks = self.recorder.asks();

@@ -64,7 +64,8 @@ pub struct Recorder {
 #[derive(Default)]
 struct Asks {
     asks: Vec<Ask>,
-    answered: Vec<Arc<Notify>>,
+    /// Notified when the ask of the same index was confirmed or answered.
+    changed: Vec<Arc<Notify>>,
     tokens: HashMap<String, usize>,
     strays: Vec<String>,
 }
@@ -94,7 +95,7 @@ impl Recorder {
             confirmed: false,
             replies: Vec::new(),
         });
-        asks.answered.push(Arc::default());
+        asks.changed.push(Arc::default());
         asks.tokens.insert(self.token(index), index);
         index
     }
@@ -113,7 +114,9 @@ impl Recorder {
     }
 
     pub fn confirmed(&self, index: usize) {
-        self.asks.lock().unwrap().asks[index].confirmed = true;
+        let mut asks = self.asks.lock().unwrap();
+        asks.asks[index].confirmed = true;
+        asks.changed[index].notify_one();
     }
 
     /// The broker did not take a message.
@@ -132,7 +135,7 @@ impl Recorder {
         match asks.tokens.get(correlation).copied() {
             Some(index) => {
                 asks.asks[index].replies.push(answer);
-                asks.answered[index].notify_one();
+                asks.changed[index].notify_one();
             }
             None => asks.strays.push(format!("{correlation}: {answer:?}")),
         }
@@ -140,9 +143,18 @@ impl Recorder {
 
     /// Waits until an ask has at least so many replies.
     pub async fn wait_for_replies(&self, index: usize, replies: usize) {
-        let answered = Arc::clone(&self.asks.lock().unwrap().answered[index]);
-        while self.asks.lock().unwrap().asks[index].replies.len() < replies {
-            answered.notified().await;
+        self.wait_until(index, |ask| ask.replies.len() >= replies).await;
+    }
+
+    /// Waits until the broker has confirmed an ask, or it is answered.
+    pub async fn wait_for_confirm(&self, index: usize) {
+        self.wait_until(index, |ask| ask.confirmed || !ask.replies.is_empty()).await;
+    }
+
+    async fn wait_until(&self, index: usize, holds: impl Fn(&Ask) -> bool) {
+        let changed = Arc::clone(&self.asks.lock().unwrap().changed[index]);
+        while !holds(&self.asks.lock().unwrap().asks[index]) {
+            changed.notified().await;
         }
     }
 
