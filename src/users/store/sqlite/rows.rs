@@ -21,13 +21,11 @@ use crate::{
 /// Loads what a batch names. Single rows in a loop: SQLite runs in this process, a statement costs about 2 µs.
 pub(super) fn load(connection: &Connection, wanted: &Wanted<'_>) -> rusqlite::Result<(WorkingSet, Inbox)> {
     let mut users = WorkingSet::default();
-    if !wanted.usernames.is_empty() {
-        let mut select = connection
-            .prepare_cached("SELECT username, email, points, status FROM users WHERE username = ?")?;
-        for username in &wanted.usernames {
-            if let Some(user) = select.query_row([username.as_str()], user).optional()? {
-                users.add(user);
-            }
+    let mut select =
+        connection.prepare_cached("SELECT username, email, points, status FROM users WHERE username = ?")?;
+    for username in wanted.usernames() {
+        if let Some(user) = select.query_row([username.as_str()], user).optional()? {
+            users.add(user);
         }
     }
     for list in &wanted.pages {
@@ -70,7 +68,7 @@ pub(super) fn save(
          ON CONFLICT (username) DO UPDATE
          SET email = excluded.email, points = excluded.points, status = excluded.status",
     )?;
-    for User { username, email, points, status } in users.changed() {
+    for (_, User { username, email, points, status }) in users.changed() {
         upsert.execute(params![username.as_str(), email.as_str(), points.as_i64(), status.as_str()])?;
     }
     let mut insert = connection.prepare_cached(
