@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # The PostgreSQL of this checkout.
 #
-# usage: postgres.sh up|down|status|url|logs|forget
+# usage: postgres.sh up|down|status|url|logs|forget|delete
 #   up      start the server and return when it is ready; from then on the programs use it
 #   down    stop what `up` started; the data stay, and so does the choice
 #   status  say what runs (exit code 0: ready, 3: not)
 #   url     the store's URL, with the password
 #   logs    the end of the server's log
 #   forget  the programs use SQLite again; nothing is stopped or deleted
+#   delete  delete the data of a server that is down
 #
 # environment:
 #   DATABASE_URL   if it names a PostgreSQL, use that one and start none
@@ -226,6 +227,7 @@ up() {
 
 down() {
 	local pid end=$((SECONDS + WAIT_SECONDS))
+	[ -d "$P" ] || return 0 # never used here
 	make_folders
 	lock_home
 	pid=$(server_pid)
@@ -243,6 +245,7 @@ down() {
 }
 
 status() {
+	[ -d "$P" ] || { say "postgres: not running" && return 3; }
 	make_folders
 	if [ -n "$(server_pid)" ] && busy "$(cat "$P/port")"; then
 		describe
@@ -261,6 +264,14 @@ url() {
 
 forget() { rm -f "$CHOICE"; }
 
+delete() {
+	[ -d "$P" ] || return 0
+	make_folders
+	lock_home
+	[ -z "$(server_pid)" ] || die "it runs; stop it first: $HERE/postgres.sh down"
+	rm -rf "$DATA" "$P" "$CHOICE"
+}
+
 logs() {
 	make_folders
 	tail -n 100 "$LOG"
@@ -268,7 +279,7 @@ logs() {
 
 trap remove_no_cluster EXIT
 case ${1:-} in
-up | down | status | url | logs | forget) "$1" ;;
+up | down | status | url | logs | forget | delete) "$1" ;;
 -h | --help | help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}" ;;
-*) die "usage: postgres.sh up|down|status|url|logs|forget (--help says more)" ;;
+*) die "usage: postgres.sh up|down|status|url|logs|forget|delete (--help says more)" ;;
 esac

@@ -9,6 +9,7 @@ mod import;
 mod interval;
 mod operator;
 mod other_clients;
+mod postgres_only;
 mod pressure;
 mod readme;
 mod store_commands;

@@ -93,7 +93,8 @@ impl Own {
         let name = fresh_name();
         let mut url = server();
         Session::open(url.as_str()).rows(&format!("CREATE SCHEMA {name}")).unwrap();
-        url.query_pairs_mut().append_pair("options", &format!("-csearch_path={name}"));
+        let options = format!("-csearch_path={name}");
+        url.query_pairs_mut().append_pair("options", &options).append_pair("application_name", &name);
         // A worker that was killed may still hold locks; whatever stays goes with the server.
         let drop = format!("SET lock_timeout = '2s'; DROP SCHEMA {name} CASCADE");
         Self { url: url.to_string(), drop }

@@ -75,7 +75,13 @@ pub(super) async fn load(
     let sizes: Vec<i64> = pages.iter().map(|list| i64::from(list.limit.get()) + 1).collect();
     let commands: Vec<&str> = replies.iter().map(|(command, _)| *command).collect();
     let ids: Vec<&[u8]> = replies.iter().map(|(_, id)| id.as_bytes()).collect();
-    prepare(session, wanted).await?;
+    let needed = [
+        (LOCK_USERS, written.len()),
+        (FIND_USERS, read.len()),
+        (FIND_PAGES, pages.len()),
+        (FIND_REPLIES, replies.len()),
+    ];
+    prepare(session, &needed).await?;
     // `join!` polls in this order, and the first poll sends.
     let (begun, locked, found, listed, answered, ended) = join!(
         execute(session, around.before),
@@ -138,9 +144,9 @@ pub(super) async fn save(
     let fingerprints: Vec<&[u8]> = fresh.iter().map(|(_, reply)| &reply.fingerprint.0[..]).collect();
     let statuses: Vec<i16> = fresh.iter().map(|(_, reply)| reply.status.cast_signed()).collect();
     let bodies: Vec<&[u8]> = fresh.iter().map(|(_, reply)| reply.body.as_slice()).collect();
-    for sql in [INSERT_USERS, UPDATE_USERS, INSERT_REPLIES] {
-        session.prepare_cached(sql).await?;
-    }
+    let needed =
+        [(INSERT_USERS, created.len()), (UPDATE_USERS, updated.len()), (INSERT_REPLIES, fresh.len())];
+    prepare(session, &needed).await?;
     // Users before replies, as every worker does.
     let (inserted, changed, remembered) = join!(
         write(session, INSERT_USERS, created.len(), new.parameters()),
@@ -160,15 +166,10 @@ pub(super) async fn save(
     }
 }
 
-/// A statement is prepared once for a session, before the round trip that it is needed in.
-async fn prepare(session: &Session, wanted: &Wanted<'_>) -> Result<(), Fault> {
-    let needed = [
-        (LOCK_USERS, wanted.written.is_empty()),
-        (FIND_USERS, wanted.read.is_empty()),
-        (FIND_PAGES, wanted.pages.is_empty()),
-        (FIND_REPLIES, wanted.replies.is_empty()),
-    ];
-    for (sql, _) in needed.into_iter().filter(|(_, is_empty)| !is_empty) {
+/// Prepares the statements that are needed for some rows. It is done once in a session, and before the round trip that
+/// they are sent in. One that is not needed must not be: even to read a statement, the server waits for locks.
+async fn prepare(session: &Session, needed: &[(&str, usize)]) -> Result<(), Fault> {
+    for (sql, _) in needed.iter().filter(|(_, rows)| *rows > 0) {
         session.prepare_cached(sql).await?;
     }
     Ok(())
