@@ -14,6 +14,7 @@ mod pressure;
 mod readme;
 mod store_commands;
 mod store_contract;
+mod store_copy;
 mod support;
 mod tidy;
 mod ui_publish;

@@ -3,6 +3,7 @@
 //! A store loads what a batch names, runs the batch as a pure function, saves what changed, and commits. It knows
 //! rows, not what any command means.
 
+mod copy;
 pub mod postgres;
 mod purge;
 mod schema;
@@ -10,6 +11,7 @@ pub mod sqlite;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+pub use copy::Copied;
 use futures::future::BoxFuture;
 
 use super::commands::Command;
@@ -95,6 +97,33 @@ pub fn check(url: &str) -> Result<(), OpenError> {
             describe(url)
         ))),
     }
+}
+
+/// Copies a store into another, with the replies that it remembers; workers must be stopped. See [`copy`].
+///
+/// # Errors
+/// Refused if there is nothing to copy, or the target holds other data.
+pub async fn copy(from: &str, to: &str) -> Result<Copied, OpenError> {
+    if let Place::Sqlite(path) = Place::of(from)?
+        && !Path::new(path).exists()
+    {
+        return Err(OpenError::Refused(format!("{path} is not there; nothing was copied")));
+    }
+    if from == to {
+        return Err(OpenError::Refused("a store is not copied into itself".to_owned()));
+    }
+    let mut from = side(from, true).await?;
+    let mut to = side(to, false).await?;
+    copy::copy(from.as_mut(), to.as_mut()).await
+}
+
+async fn side(url: &str, is_source: bool) -> Result<Box<dyn copy::Side>, OpenError> {
+    // As a worker would: with all checks, and the schema up to date.
+    drop(open(url, Options::default()).await?);
+    Ok(match Place::of(url)? {
+        Place::Sqlite(path) => Box::new(sqlite::File::open(Path::new(path), is_source)?),
+        Place::Postgres => Box::new(postgres::Database::open(url, is_source).await?),
+    })
 }
 
 /// What a URL names: a kind of store, and where it is.

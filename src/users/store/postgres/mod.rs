@@ -9,6 +9,7 @@
 //! * Old replies are forgotten a few at a time, see [`purge`].
 
 mod address;
+mod copy;
 mod fault;
 mod migrations;
 mod purge;
@@ -25,13 +26,13 @@ use tokio::{
     time::{error::Elapsed, timeout},
 };
 
-pub(super) use self::address::described;
 use self::{
     address::Address,
     fault::refused_or_unavailable,
     session::Sessions,
     transaction::{Mode, run},
 };
+pub(super) use self::{address::described, copy::Database};
 use super::{OpenError, Options, Store};
 use crate::{
     limits::CONNECT_TIMEOUT,

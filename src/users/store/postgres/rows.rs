@@ -36,7 +36,7 @@ const FIND_REPLIES: &str = "
         SELECT * FROM inbox
         WHERE inbox.command = wanted.command COLLATE \"C\" AND inbox.message_id = wanted.message_id LIMIT 1
     ) AS found";
-const INSERT_USERS: &str = "
+pub(super) const INSERT_USERS: &str = "
     INSERT INTO users (username, email, points, status)
     SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::text[])
     ON CONFLICT (username) DO NOTHING";
@@ -210,7 +210,7 @@ async fn write<const N: usize>(
 }
 
 /// Users, column by column.
-struct Columns<'a> {
+pub(super) struct Columns<'a> {
     usernames: Vec<&'a str>,
     emails: Vec<&'a str>,
     points: Vec<i64>,
@@ -218,7 +218,7 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn of(users: &[&'a User]) -> Self {
+    pub(super) fn of(users: &[&'a User]) -> Self {
         Self {
             usernames: users.iter().map(|user| user.username.as_str()).collect(),
             emails: users.iter().map(|user| user.email.as_str()).collect(),
@@ -227,7 +227,7 @@ impl<'a> Columns<'a> {
         }
     }
 
-    fn parameters(&self) -> [Value<'_>; 4] {
+    pub(super) fn parameters(&self) -> [Value<'_>; 4] {
         [&self.usernames, &self.emails, &self.points, &self.statuses]
     }
 }
@@ -236,7 +236,10 @@ fn names<'a>(usernames: impl Iterator<Item = &'a Username>) -> Vec<&'a str> {
     usernames.map(Username::as_str).collect()
 }
 
-fn cell<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Fault> {
+pub(super) fn cell<'a, T: tokio_postgres::types::FromSql<'a>>(
+    row: &'a Row,
+    column: usize,
+) -> Result<T, Fault> {
     row.try_get(column).map_err(|error| Fault::Unreadable(super::fault::described(&error)))
 }
 
@@ -246,7 +249,7 @@ fn position(row: &Row, column: usize) -> Result<usize, Fault> {
     usize::try_from(number - 1).map_err(|error| Fault::Unreadable(error.to_string()))
 }
 
-fn user(row: &Row) -> Result<User, Fault> {
+pub(super) fn user(row: &Row) -> Result<User, Fault> {
     Ok(User {
         username: Username::stored(cell(row, 0)?),
         email: Email::stored(cell(row, 1)?),
@@ -256,12 +259,14 @@ fn user(row: &Row) -> Result<User, Fault> {
 }
 
 fn stored_reply(row: &Row) -> Result<StoredReply, Fault> {
-    let fingerprint = cell::<&[u8]>(row, 0)?.try_into();
     Ok(StoredReply {
-        fingerprint: Fingerprint(
-            fingerprint.map_err(|_| Fault::Unreadable("a fingerprint has 16 bytes".to_owned()))?,
-        ),
+        fingerprint: fingerprint(row, 0)?,
         status: cell::<i16>(row, 1)?.cast_unsigned(),
         body: cell(row, 2)?,
     })
+}
+
+pub(super) fn fingerprint(row: &Row, column: usize) -> Result<Fingerprint, Fault> {
+    let bytes = cell::<&[u8]>(row, column)?.try_into();
+    Ok(Fingerprint(bytes.map_err(|_| Fault::Unreadable("a fingerprint has 16 bytes".to_owned()))?))
 }
