@@ -121,6 +121,20 @@ server_pid() {
 	[[ "$words " != *"-D $DATA/data "* ]] || say "$pid"
 }
 
+# A server that was killed leaves its lock file, and where nobody collects dead processes (in a container) its pid stays
+# taken for ever. Its sessions end by themselves; as long as one of them works in the data, the lock is left alone.
+remove_dead_lock() {
+	local pid end=$((SECONDS + WAIT_SECONDS))
+	read -r pid 2>/dev/null <"$DATA/data/postmaster.pid" || return 0
+	while [[ "$(ps -o stat= -p "$pid" 2>/dev/null)" == Z* ]] && [ "$SECONDS" -lt "$end" ]; do
+		if ! readlink /proc/[0-9]*/cwd 2>/dev/null | grep -qxF "$DATA/data"; then
+			rm -f "$DATA/data/postmaster.pid"
+			return
+		fi
+		sleep 0.1
+	done
+}
+
 busy() { # port
 	# shellcheck disable=SC2016
 	bash -c 'exec 3<>"/dev/tcp/127.0.0.1/$0"' "$1" 2>/dev/null
@@ -218,6 +232,7 @@ up() {
 	[ -n "$BIN" ] || die "no PostgreSQL here. Install it (Debian, Ubuntu: apt-get install postgresql; macOS: brew install postgresql@17), or set DATABASE_URL to one that runs."
 	if [ -z "$(server_pid)" ]; then
 		make_data
+		remove_dead_lock
 		start_somewhere
 	fi
 	make_database
