@@ -2,6 +2,7 @@
 
 mod faults;
 mod open;
+mod round_trips;
 mod workers;
 
 use serde_json::json;

@@ -55,8 +55,12 @@ impl Database {
     }
 
     pub(crate) async fn open_with(&self, options: Options) -> Worker {
-        let store = store::open(&self.url, options).await.unwrap();
-        Worker { service: UserService::new(Arc::clone(&store)), store }
+        open(&self.url, options).await
+    }
+
+    /// The same database by another URL.
+    pub(crate) async fn open_at(&self, url: &str) -> Worker {
+        open(url, Options::default()).await
     }
 
     /// What the database itself answers, each value as text.
@@ -97,6 +101,11 @@ impl Database {
         connection.busy_timeout(super::SOON).unwrap();
         connection
     }
+}
+
+async fn open(url: &str, options: Options) -> Worker {
+    let store = store::open(url, options).await.unwrap();
+    Worker { service: UserService::new(Arc::clone(&store)), store }
 }
 
 fn sqlite_rows(connection: &Connection, sql: &str) -> Vec<Vec<String>> {

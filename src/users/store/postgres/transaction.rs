@@ -153,13 +153,11 @@ async fn answer(
     Ok(replies)
 }
 
+/// A session that is lost now may have committed.
 async fn commit(session: &Session) -> Result<(), Fault> {
-    session.batch_execute(COMMIT).await.map_err(|error| match Fault::from(error) {
-        Fault::Database(error) if error.code().is_none() => Fault::Uncertain(error),
-        fault if fault.kind() == Kind::Lost => match fault {
-            Fault::Database(error) => Fault::Uncertain(error),
-            other => other,
-        },
-        fault => fault,
+    let committed = session.batch_execute(COMMIT).await.map_err(Fault::from);
+    committed.map_err(|fault| match (fault.kind(), fault) {
+        (Kind::Lost, Fault::Database(error)) => Fault::Uncertain(error),
+        (_, fault) => fault,
     })
 }
