@@ -99,7 +99,7 @@ pub fn check(url: &str) -> Result<(), OpenError> {
     }
 }
 
-/// Copies a store into another, with the replies that it remembers; workers must be stopped. See [`copy`].
+/// Copies a store into another, with the replies that it remembers; workers must be stopped. See [`mod@copy`].
 ///
 /// # Errors
 /// Refused if there is nothing to copy, or the target holds other data.
