@@ -1,6 +1,6 @@
 //! A database of a test's own, gone when the test ends. `RABBITRY_TEST_STORE` chooses its kind.
 
-use std::{env, sync::Arc};
+use std::{env, path::Path, sync::Arc};
 
 use rabbitry::users::{
     UserService,
@@ -17,7 +17,7 @@ pub struct Database {
 }
 
 enum Kind {
-    Sqlite(TempDir),
+    Sqlite(#[expect(dead_code, reason = "it is deleted when dropped")] TempDir),
     Postgres(#[expect(dead_code, reason = "it is deleted when dropped")] Own),
 }
 
@@ -47,6 +47,11 @@ impl Database {
 
     pub fn of(own: Own) -> Self {
         Self { url: own.url.clone(), kind: Kind::Postgres(own) }
+    }
+
+    /// The file of a database of SQLite.
+    pub fn path(&self) -> &Path {
+        Path::new(self.url.strip_prefix("sqlite:").expect("it is a file"))
     }
 
     /// What one worker process has: each call makes another.
@@ -79,7 +84,7 @@ impl Database {
     /// Whether there is a table of users yet.
     pub fn has_users(&self) -> bool {
         let sql = match &self.kind {
-            Kind::Sqlite(dir) if !dir.path().join("users.db").exists() => return false,
+            Kind::Sqlite(_) if !self.path().exists() => return false,
             Kind::Sqlite(_) => "SELECT count(*) FROM sqlite_schema WHERE name = 'users'",
             Kind::Postgres(_) => {
                 "SELECT count(*) FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'users'"
@@ -97,7 +102,7 @@ impl Database {
     }
 
     fn sqlite_connection(&self) -> Connection {
-        let connection = Connection::open(self.url.strip_prefix("sqlite:").unwrap()).unwrap();
+        let connection = Connection::open(self.path()).unwrap();
         connection.busy_timeout(super::SOON).unwrap();
         connection
     }
