@@ -2,12 +2,17 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo up down status worker workers build check test test-ui test-import bench faults soak mutants clean topology
+.PHONY: help demo up down status worker workers build check test test-ui test-import bench faults soak mutants clean topology store
 
 export RABBITRY_HOME ?= $(CURDIR)/.rabbitry
+# Tests take SQLite unless they are told; everything else takes what `up` was told last.
+TEST_STORE := $(or $(STORE),sqlite)
+STORE ?= $(if $(wildcard $(RABBITRY_HOME)/store.env),postgres,sqlite)
+$(if $(filter sqlite postgres,$(STORE)),,$(error STORE is sqlite or postgres, not $(STORE)))
 N ?= 1
 ROWS ?= 100000
 BROKER := rabbitmq/broker.sh
+POSTGRES := bin/postgres.sh
 RELEASE := target/release
 
 help: ## List the targets
@@ -16,19 +21,24 @@ help: ## List the targets
 demo: up ## Bring everything up, send every command, kill a worker under load, and leave the system running
 	@bin/demo.sh
 
-up: build topology ## Start RabbitMQ (yours by AMQP_URL, an installed one, Docker, or apt) and bring the topology
+up: build topology store ## Start RabbitMQ (yours by AMQP_URL, an installed one, Docker, or apt) and bring the topology; STORE=postgres starts that too
 
 topology:
 	@$(BROKER) up
 	@$(RELEASE)/rabbitry topology apply >/dev/null
 	@echo "topology: the exchanges, queues and policies of rabbitmq/definitions.json are in place"
 
-down: ## Stop what was started here: workers and the private broker; data stay
+store:
+	@$(POSTGRES) $(if $(filter postgres,$(STORE)),up,forget)
+
+down: ## Stop what was started here: workers, the private broker and PostgreSQL; data stay
 	@bin/workers.sh stop
 	@$(BROKER) down
+	@$(POSTGRES) down
 
 status: ## Show the broker, the queues and the workers
 	@$(BROKER) status || true
+	@$(if $(filter postgres,$(STORE)),$(POSTGRES) status || true)
 	@bin/workers.sh list
 	@$(RELEASE)/rabbitry status
 
@@ -49,11 +59,11 @@ check: ## Format, clippy, rustdoc: all without a warning
 	cargo clippy --locked --all-targets --features failpoints -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --features failpoints
 
-test: ## Every test, on a private broker of its own that is stopped at the end
-	@tests/run.sh
+test: ## Every test, on a private broker of its own that is stopped at the end; STORE=postgres: on PostgreSQL
+	@STORE=$(TEST_STORE) tests/run.sh
 
 test-import: ## The tests of import with ROWS rows instead of 5,000 (make test-import ROWS=100000)
-	@RABBITRY_IMPORT_ROWS=$(ROWS) tests/run.sh --test it import::
+	@STORE=$(TEST_STORE) RABBITRY_IMPORT_ROWS=$(ROWS) tests/run.sh --test it import::
 
 test-ui: ## Use the management UI in a real browser (Chromium; on Debian it is installed)
 	@tests/ui/run.sh
@@ -78,5 +88,6 @@ mutants: ## Plant mistakes in the workers, and see that the faults find each of 
 	@tests/with-broker.sh cargo test $(FAULTS_BUILD) -- --mutants $(FAULTS)
 
 clean: down ## Stop everything and delete what was built and stored
+	@$(POSTGRES) delete
 	rm -rf "$(RABBITRY_HOME)"
 	cargo clean

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tour: every command with its reply, then a worker killed under load. `make demo` has brought the broker up.
+# The tour: every command with its reply, then a worker killed under load. `make demo` has brought the broker and the store up.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -106,6 +106,7 @@ kill_under_load
 import_under_kill
 say "The system is running"
 "$root/rabbitmq/broker.sh" status
+[[ ! -e $RABBITRY_HOME/store.env ]] || "$root/bin/postgres.sh" status
 cat <<END
 Add a worker:      make workers N=1     (or make worker, in the foreground)
 Watch:             make status, or the management UI above

@@ -102,8 +102,8 @@ fn derived(broker: &str) -> Result<Url, url::ParseError> {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Store")]
 pub struct StoreArgs {
-    /// The store: sqlite:/path/to/users.db (default: users.db in the folder of `make up`, else in the user's data
-    /// folder)
+    /// The store: sqlite:/path/to/users.db or postgresql://user:password@host:5432/database (default: what `make up`
+    /// chose, else users.db in its folder or in the user's data folder)
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true, value_name = "URL")]
     database_url: Option<String>,
     /// A file that holds the store's URL, such as a mounted secret

@@ -1,4 +1,4 @@
-//! What `make up` wrote down: where the project's own broker listens, so that nothing needs exporting.
+//! What `make up` wrote down: where the project's own broker and store are, so that nothing needs exporting.
 
 use std::{
     collections::HashMap,
@@ -8,8 +8,8 @@ use std::{
 
 /// The folder's name.
 const FOLDER: &str = ".rabbitry";
-/// The state file in it: lines of `KEY=value`.
-const STATE: &str = "state.env";
+/// The files in it, lines of `KEY=value`: the broker that is up, and the store that was chosen, if it is no file.
+const STATE: [&str; 2] = ["state.env", "store.env"];
 
 /// A folder of the project's own broker and data: `$RABBITRY_HOME`, or the nearest `.rabbitry` at or above the working
 /// directory or the program.
@@ -35,16 +35,20 @@ impl Home {
         &self.0
     }
 
-    /// Reads the state file; empty if nothing was brought up.
+    /// Reads the state files; empty if nothing was brought up.
     ///
     /// # Errors
     /// If there is a file that cannot be read.
     pub fn state(&self) -> io::Result<HashMap<String, String>> {
-        match fs::read_to_string(self.0.join(STATE)) {
-            Ok(text) => Ok(parse(&text)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(HashMap::new()),
-            Err(error) => Err(error),
+        let mut state = HashMap::new();
+        for file in STATE {
+            match fs::read_to_string(self.0.join(file)) {
+                Ok(text) => state.extend(parse(&text)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(state)
     }
 }
 
@@ -59,6 +63,20 @@ fn parse(text: &str) -> HashMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_state_is_that_of_the_broker_and_of_the_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home(folder.path().to_owned());
+        assert!(home.state().unwrap().is_empty());
+        fs::write(folder.path().join("state.env"), "AMQP_URL=amqp://a\n").unwrap();
+        fs::write(folder.path().join("store.env"), "DATABASE_URL=postgresql://b\n").unwrap();
+        let state = home.state().unwrap();
+        assert_eq!(
+            (state["AMQP_URL"].as_str(), state["DATABASE_URL"].as_str()),
+            ("amqp://a", "postgresql://b")
+        );
+    }
 
     #[test]
     fn the_state_file_is_lines_of_key_and_value() {

@@ -12,7 +12,9 @@ use crate::config::{ConfigError, LogArgs, LogFormat};
 /// [`ConfigError`] if the filter cannot be read.
 pub fn init(args: &LogArgs) -> Result<(), ConfigError> {
     let filter = EnvFilter::try_new(&args.log_level)
-        .map_err(|error| ConfigError(format!("RUST_LOG: {:?} is no filter: {error}", args.log_level)))?;
+        .map_err(|error| ConfigError(format!("RUST_LOG: {:?} is no filter: {error}", args.log_level)))?
+        // It would log the values of statements, which are payloads.
+        .add_directive("tokio_postgres=off".parse().expect("a directive"));
     let subscriber = fmt().with_env_filter(filter).with_writer(stderr);
     match args.log_format {
         LogFormat::Text => subscriber.with_ansi(std::io::IsTerminal::is_terminal(&stderr())).init(),

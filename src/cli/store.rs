@@ -1,9 +1,9 @@
-//! `rabbitry store`: a copy of the store, and a check of one. It works on the file, without the broker.
+//! `rabbitry store`: a copy of the store, and a check of one. It works on the store itself, without the broker.
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     Failure,
@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::StoreArgs,
     exit,
-    users::store::{self, OpenError},
+    users::store::{self, Copied, OpenError},
 };
 
 /// What to do with the store.
@@ -36,31 +36,54 @@ enum Action {
         /// A copy [default: the store itself]
         file: Option<PathBuf>,
     },
+    /// Copy a store into another one of whichever kind, with the replies that it remembers; stop all workers before
+    Copy {
+        /// The URL of the store that is copied; nobody can write to it meanwhile
+        #[arg(value_name = "FROM", env = "COPY_FROM", hide_env_values = true)]
+        from: String,
+        /// The URL of an empty store, or of one into which copying was cut off
+        #[arg(value_name = "TO", env = "COPY_TO", hide_env_values = true)]
+        to: String,
+    },
 }
 
 /// Runs `rabbitry store`.
 pub(super) async fn run(command: StoreCommand, format: Format) -> Result<(), Failure> {
-    let url = match &command.action {
-        Action::Check { file: Some(file) } => format!("sqlite:{}", file.display()),
-        _ => command.store.store()?,
-    };
-    let work = move || match command.action {
+    let (json, sentence) = match command.action {
+        Action::Copy { from, to } => copy(&from, &to).await?,
         Action::Backup { file } => {
             let told = (json!({"backup": file}), format!("{} is a whole copy", file.display()));
-            store::backup(&url, &file).map(|()| told)
+            let url = command.store.store()?;
+            off_the_runtime(move || store::backup(&url, &file)).await.map(|()| told)?
         }
-        Action::Check { .. } => {
+        Action::Check { file } => {
+            let url = match file {
+                Some(file) => format!("sqlite:{}", file.display()),
+                None => command.store.store()?,
+            };
             let described = store::describe(&url);
             let told = (json!({"whole": described}), format!("{described} is whole"));
-            store::check(&url).map(|()| told)
+            off_the_runtime(move || store::check(&url)).await.map(|()| told)?
         }
     };
-    let done = tokio::task::spawn_blocking(work).await;
-    let (json, sentence) = done.map_err(|error| Failure::new(exit::INTERNAL, error.to_string()))??;
     match format {
         Format::Json => print(&json.to_string()),
         Format::Table => print(&sentence),
     }
+}
+
+async fn off_the_runtime(
+    work: impl FnOnce() -> Result<(), OpenError> + Send + 'static,
+) -> Result<(), Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|error| Failure::new(exit::INTERNAL, error.to_string()))??)
+}
+
+async fn copy(from: &str, to: &str) -> Result<(Value, String), Failure> {
+    let Copied { users, replies } = store::copy(from, to).await?;
+    let (from, to) = (store::describe(from), store::describe(to));
+    let sentence = format!("{to} holds all of {from}: {users} users and {replies} remembered replies");
+    Ok((json!({"from": from, "to": to, "users": users, "replies": replies}), sentence))
 }
 
 impl From<OpenError> for Failure {

@@ -6,13 +6,15 @@ use super::{
     commands::{Command, list::List},
     model::{User, Username},
 };
-use crate::service::{Payload, Problem, Request, batch::State};
+use crate::service::{Access, Payload, Problem, Request, batch::State};
 
 /// What a store has to load before a batch can be run.
 #[derive(Debug, Default)]
 pub struct Wanted<'a> {
-    /// Users by name, sorted, so that stores lock them in one order.
-    pub usernames: BTreeSet<&'a Username>,
+    /// Users that commands with an effect name, sorted, so that stores lock them in one order.
+    pub written: BTreeSet<&'a Username>,
+    /// Users that only reads name.
+    pub read: BTreeSet<&'a Username>,
     /// Pages of users by username.
     pub pages: HashSet<&'a List>,
     /// Inbox rows, `(command, message id)`; reads have none.
@@ -25,22 +27,41 @@ impl<'a> Wanted<'a> {
         let mut wanted = Self::default();
         for request in requests {
             wanted.replies.extend(request.inbox_key());
+            let access = request.command.access;
             match &request.payload {
-                Payload::One(command) => wanted.add(command),
-                Payload::Many(items) => items.iter().flatten().for_each(|command| wanted.add(command)),
+                Payload::One(command) => wanted.add(command, access),
+                Payload::Many(items) => {
+                    items.iter().flatten().for_each(|command| wanted.add(command, access));
+                }
             }
         }
+        wanted.read.retain(|username| !wanted.written.contains(username));
         wanted
     }
 
-    fn add(&mut self, command: &'a Command) {
-        match command {
-            Command::List(list) => {
+    fn add(&mut self, command: &'a Command, access: Access) {
+        match (command, access) {
+            (Command::List(list), _) => {
                 self.pages.insert(list);
             }
-            command => self.usernames.extend(command.username()),
+            (command, Access::Write) => self.written.extend(command.username()),
+            (command, Access::Read) => self.read.extend(command.username()),
         }
     }
+
+    /// All users by name.
+    pub fn usernames(&self) -> impl Iterator<Item = &'a Username> {
+        self.written.iter().chain(&self.read).copied()
+    }
+}
+
+/// Whether the store held a user before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It did not.
+    Created,
+    /// It did.
+    Updated,
 }
 
 /// Loaded users, changed in memory until the store saves them.
@@ -88,9 +109,12 @@ impl WorkingSet {
     }
 
     /// The users that may differ from what the store holds, sorted by name, and each once.
-    pub fn changed(&self) -> impl Iterator<Item = &User> {
-        let names: BTreeSet<&Username> = self.journal.iter().map(|(username, _)| username).collect();
-        names.into_iter().filter_map(|username| self.users.get(username))
+    pub fn changed(&self) -> impl Iterator<Item = (Change, &User)> {
+        let mut first: BTreeMap<&Username, Change> = BTreeMap::new();
+        for (username, before) in &self.journal {
+            first.entry(username).or_insert(if before.is_some() { Change::Updated } else { Change::Created });
+        }
+        first.into_iter().filter_map(|(username, change)| Some((change, self.users.get(username)?)))
     }
 }
 

@@ -1,28 +1,11 @@
 //! The broker as an operator has it in hand: ended, frozen, started again, alarmed.
 
-use std::process::Command;
-
 use rabbitry::home::Home;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Runs the broker's script.
-///
-/// # Panics
-/// If it fails.
-pub fn script(arguments: &[&str]) -> String {
-    let output = Command::new("rabbitmq/broker.sh")
-        .args(arguments)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .expect("the broker's script can be run");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "broker.sh {arguments:?}: {text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text
-}
+use crate::script;
+
+const SCRIPT: &str = "rabbitmq/broker.sh";
 
 /// The broker's process: the one that `tests/with-broker.sh` started, never another one.
 fn pid() -> Pid {
@@ -42,7 +25,7 @@ pub fn kill() {
 
 /// Starts it again, with its data.
 pub async fn start() {
-    tokio::task::spawn_blocking(|| script(&["up"])).await.expect("the script ran");
+    script::run(SCRIPT, &["up"]).await;
 }
 
 /// Shortens the time (3 minutes) after which the broker tries again to move a message that the dead-letter queue did not
@@ -52,7 +35,6 @@ pub async fn hasten_dead_letters() {
 }
 
 /// An operator's command.
-pub async fn ctl(arguments: &'static [&'static str]) {
-    let arguments = [&["ctl"], arguments].concat();
-    tokio::task::spawn_blocking(move || script(&arguments)).await.expect("the script ran");
+pub async fn ctl(arguments: &[&str]) {
+    script::run(SCRIPT, &[&["ctl"], arguments].concat()).await;
 }

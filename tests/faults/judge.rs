@@ -19,6 +19,7 @@ use crate::{
     },
     gauge::Gauge,
     stage::Stage,
+    store,
     support::{
         process::Place,
         vhost::{Vhost, request},
@@ -208,7 +209,7 @@ async fn drained(vhost: &Vhost) -> Vec<Violation> {
 
 /// The store, the queues and the dead letters, when nobody works any more.
 async fn end(vhost: &Vhost, place: &Place) -> End {
-    let mut end = End::from_sqlite(&place.store()).expect("the store can be read");
+    let mut end = store::end(place.store());
     let depth = |ready| Depth { ready: u64::from(ready), unacked: 0 };
     end.queues = counts(vhost).await.into_iter().map(|(queue, ready, _)| (queue, depth(ready))).collect();
     let connection = connect(vhost).await;

@@ -15,9 +15,11 @@ mod options;
 mod proxy;
 mod report;
 mod run;
+mod script;
 mod stage;
+mod store;
 #[path = "../it/support/mod.rs"]
-#[allow(dead_code, reason = "the integration tests use the rest")]
+#[allow(dead_code, unused_imports, reason = "the integration tests use the rest")]
 mod support;
 mod workload;
 

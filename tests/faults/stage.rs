@@ -13,6 +13,7 @@ use crate::{
     fleet::Fleet,
     gauge::Gauge,
     proxy::Proxy,
+    store,
     support::{
         process::Place,
         users::users_vhost,
@@ -46,6 +47,8 @@ pub struct Stage {
     pub workers_line: Proxy,
     /// Between the clients and the broker.
     pub clients_line: Proxy,
+    /// Between the workers and the server of PostgreSQL.
+    store_line: Option<Proxy>,
     pub fleet: Fleet,
     pub workload: Workload,
     pub gauge: Gauge,
@@ -66,13 +69,21 @@ impl Stage {
         let url = vhost.url_text();
         let workers_line = Proxy::before(&url, rng.u64(..)).await;
         let clients_line = Proxy::before(&url, rng.u64(..)).await;
+        let store = &place.store().url;
+        let store_line = match store::is_postgres() {
+            true => Some(Proxy::before(store, rng.u64(..)).await),
+            false => None,
+        };
         let through = |line: &Proxy| {
             let url = line.url(&url);
             format!("{url}{}{HEARTBEAT}", if url.contains('?') { "&" } else { "?" })
         };
         let mut environment = BTreeMap::from([
             ("AMQP_URL".to_owned(), through(&workers_line)),
-            ("DATABASE_URL".to_owned(), place.store_url()),
+            (
+                "DATABASE_URL".to_owned(),
+                store_line.as_ref().map_or_else(|| store.clone(), |line| line.url(store)),
+            ),
             ("HOME".to_owned(), place.file("").display().to_string()),
             ("RABBITRY_HOME".to_owned(), place.file("").display().to_string()),
             ("RUST_LOG".to_owned(), "info,lapin=off,refinery_core=warn".to_owned()),
@@ -90,11 +101,18 @@ impl Stage {
             place,
             workers_line,
             clients_line,
+            store_line,
             fleet,
             workload,
             gauge,
             found: Vec::new(),
         }
+    }
+
+    /// # Panics
+    /// If the store is a file.
+    pub fn store_line(&self) -> &Proxy {
+        self.store_line.as_ref().expect("the store has a server")
     }
 
     /// Waits for so long, while the load goes on.

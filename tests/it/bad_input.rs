@@ -62,7 +62,7 @@ impl Stage {
 
     /// Sends the messages so that they arrive together: the store is locked meanwhile by somebody else.
     async fn send_together(&self, cases: &[Case]) {
-        let foreign = ForeignWriter::begin(&self.place.store());
+        let foreign = ForeignWriter::begin(self.place.store());
         let queues: BTreeSet<_> = cases.iter().map(|case| case.command).collect();
         // This one occupies the worker until the lock is gone.
         self.send("create", &new_user("plug", 0), BasicProperties::default()).await;

@@ -206,7 +206,7 @@ fn asks() -> impl Strategy<Value = Vec<Ask>> {
 
 /// Answers in batches of the given sizes, the rest in one; a size of 0 is a batch of nothing.
 async fn answers(asks: &[Ask], cuts: &[usize]) -> (Vec<Reply>, Value) {
-    let database = Database::sqlite();
+    let database = Database::new();
     // The clock stands still, as a reply may tell how much too late it was.
     let worker = database.open_with(Options { clock: || NOW, ..Options::default() }).await;
     let (mut replies, mut rest) = (Vec::new(), asks);
@@ -224,7 +224,7 @@ async fn answers(asks: &[Ask], cuts: &[usize]) -> (Vec<Reply>, Value) {
 
 #[test]
 fn cuts_into_batches_are_invisible() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut runner =
         TestRunner::new(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() });
     let outcome = runner.run(&(asks(), vec(0..8_usize, 0..8)), |(asks, cuts)| {

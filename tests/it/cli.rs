@@ -86,7 +86,7 @@ async fn the_same_message_id_is_executed_once_and_told_so() {
     assert!(second.err.contains("given before"), "{}", second.err);
     let other = stage.rabbitry(&["award", "ann", "6", "--message-id", "pay-day"]).await.with_code(1);
     assert!(other.err.contains("idempotency_conflict (422)"), "{}", other.err);
-    assert_eq!(points(&stage.place.store(), "ann"), 5);
+    assert_eq!(points(stage.place.store(), "ann"), 5);
     // Without one each call has an id of its own, which -v tells.
     let fresh = stage.rabbitry(&["award", "ann", "1", "--verbose"]).await.with_code(0);
     let id = fresh.err.trim().strip_prefix("message_id ").unwrap();
@@ -105,7 +105,7 @@ async fn no_wait_returns_when_the_broker_has_the_command() {
     crate::support::eventually("it is done", async || stage.vhost.ready("users.create").await == 0).await;
     let award = stage.rabbitry(&["award", "ann", "5", "--no-wait"]).await.with_code(0);
     assert_eq!(award.json()["confirmed"], true);
-    wait_for_points(&stage.place.store(), "ann", 5).await;
+    wait_for_points(stage.place.store(), "ann", 5).await;
     // Without a reply, what cannot be executed is set aside.
     stage.rabbitry(&["award", "ann", "0", "--no-wait"]).await.with_code(0);
     crate::support::eventually("it is set aside", async || stage.vhost.ready("users.dead").await == 1).await;

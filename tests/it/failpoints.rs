@@ -12,11 +12,11 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::support::{
+    database::Database,
     eventually,
     process::{Place, WorkerProcess, run, worker},
     users::{
-        ForeignWriter, Stage, body, correlation, is_replayed, new_user, points, query, status, user,
-        users_vhost,
+        ForeignWriter, Stage, body, correlation, is_replayed, new_user, points, status, user, users_vhost,
     },
     vhost::Vhost,
 };
@@ -50,7 +50,12 @@ fn failing(vhost: &Vhost, place: &Place, failpoints: &str) -> WorkerProcess {
 
 /// A stage with a user who has no points.
 async fn stage_with_ann() -> Stage {
+    stage_with_ann_in(Place::new()).await
+}
+
+async fn stage_with_ann_in(place: Place) -> Stage {
     let mut stage = Stage::set().await;
+    stage.place = place;
     let worker = stage.worker().await;
     assert_eq!(stage.ask("create", new_user("ann", 0)).await.0, 201);
     worker.stop().await;
@@ -96,7 +101,7 @@ async fn a_worker_that_is_killed_at_any_moment_has_done_nothing_or_all_of_it() {
         let doomed = failing(&stage.vhost, &stage.place, &format!("{moment}=kill"));
         award(&stage, "a").await;
         killed(doomed, moment).await;
-        assert_eq!(points(&stage.place.store(), "ann"), committed, "{moment}");
+        assert_eq!(points(stage.place.store(), "ann"), committed, "{moment}");
         let worker = stage.worker().await;
         let mut answers = BTreeMap::new();
         let ids = BTreeSet::from(["a".to_owned()]);
@@ -106,8 +111,8 @@ async fn a_worker_that_is_killed_at_any_moment_has_done_nothing_or_all_of_it() {
         for reply in &replies {
             assert_eq!((status(reply), body(reply)), (200, user("ann", 7, "Bronze")), "{moment}");
         }
-        assert_eq!(points(&stage.place.store(), "ann"), 7, "{moment}");
-        assert_eq!(query::<i64>(&stage.place.store(), "SELECT count(*) FROM inbox"), 1, "{moment}");
+        assert_eq!(points(stage.place.store(), "ann"), 7, "{moment}");
+        assert_eq!(stage.place.store().number("SELECT count(*) FROM inbox"), 1, "{moment}");
     }
 }
 
@@ -148,11 +153,11 @@ async fn a_start_that_is_cut_off_in_a_migration_is_made_good_by_the_next() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_before_a_checkpoint_loses_nothing() {
-    let mut stage = stage_with_ann().await;
+    let mut stage = stage_with_ann_in(Place::with(Database::sqlite())).await;
     let doomed = failing(&stage.vhost, &stage.place, "before_checkpoint=kill");
     award(&stage, "a").await;
     stage.replies.next().await;
-    let other = rusqlite::Connection::open(stage.place.store()).unwrap();
+    let other = rusqlite::Connection::open(stage.place.store().path()).unwrap();
     other.execute_batch("PRAGMA wal_autocheckpoint = 0; CREATE TABLE filler (bytes BLOB)").unwrap();
     other.execute("INSERT INTO filler VALUES (zeroblob(80000000))", []).unwrap();
     killed(doomed, "before_checkpoint").await;
@@ -173,11 +178,11 @@ async fn a_worker_that_is_stopped_goes_on_where_it_was() {
             state.rsplit(") ").next().unwrap().starts_with('T')
         };
         eventually("the worker is stopped", is_stopped).await;
-        assert_eq!(points(&stage.place.store(), "ann"), committed, "{moment}");
+        assert_eq!(points(stage.place.store(), "ann"), committed, "{moment}");
         worker.signal("CONT");
         assert_eq!(body(&stage.replies.next().await), user("ann", 7, "Bronze"));
         stage.end(worker, &[]).await;
-        assert_eq!(points(&stage.place.store(), "ann"), 7, "{moment}");
+        assert_eq!(points(stage.place.store(), "ann"), 7, "{moment}");
     }
 }
 
@@ -188,7 +193,7 @@ async fn a_panic_in_the_middle_of_a_batch_harms_only_its_command() {
     award(&stage, "first").await;
     stage.replies.next().await;
     worker.wait_for_log("\"queue\":\"users.award\"").await;
-    let foreign = ForeignWriter::begin(&stage.place.store());
+    let foreign = ForeignWriter::begin(stage.place.store());
     for n in 0..5 {
         award(&stage, &format!("a{n}")).await;
     }
@@ -199,7 +204,7 @@ async fn a_panic_in_the_middle_of_a_batch_harms_only_its_command() {
         let expected = if correlation(&reply) == "a2" { 500 } else { 200 };
         assert_eq!(status(&reply), expected, "{}", correlation(&reply));
     }
-    assert_eq!(points(&stage.place.store(), "ann"), 5 * 7);
+    assert_eq!(points(stage.place.store(), "ann"), 5 * 7);
     let log = stage.end(worker, &[("users.dead", 1)]).await;
     assert!(log.contains("planted at mid_batch") && !log.contains("session ended"), "{log}");
 }
@@ -217,7 +222,7 @@ async fn an_error_is_handled_as_its_place_does() {
     }
     let log = stage.end(worker, &[]).await;
     assert!(log.contains("planted at after_commit") && log.contains("planted at before_ack"), "{log}");
-    assert_eq!(points(&stage.place.store(), "ann"), 14);
+    assert_eq!(points(stage.place.store(), "ann"), 14);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -257,7 +262,7 @@ async fn every_mutant_works_as_long_as_nothing_happens() {
         let worker = WorkerProcess::spawn(command, &stage.place);
         assert_eq!(stage.ask("create", new_user(mutant, 0)).await.0, 201, "{mutant}");
         let stored = format!("SELECT count(*) FROM users WHERE username = '{mutant}'");
-        eventually("the user is stored", async || query::<i64>(&stage.place.store(), &stored) == 1).await;
+        eventually("the user is stored", async || stage.place.store().number(&stored) == 1).await;
         let log = worker.stop().await;
         assert!(log.contains(&format!("\"mutant\":\"{mutant}\"")), "{log}");
     }

@@ -26,6 +26,7 @@ use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{
+    database::Database,
     eventually, soon, toys,
     toys::{Toys, Worker},
     vhost::{Vhost, request},
@@ -115,9 +116,8 @@ async fn flood(client: &Client, name: &str, payload: impl Fn(u32) -> String, sto
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_of_one_command_starves_no_other() {
     let vhost = Vhost::with_service("users", &["create", "get", "award", "promote", "list"]).await;
-    let folder = tempfile::tempdir().unwrap();
-    let url = format!("sqlite:{}", folder.path().join("users.db").display());
-    let store = store::open(&url, Options::default()).await.unwrap();
+    let database = Database::new();
+    let store = store::open(&database.url, Options::default()).await.unwrap();
     let stop_worker = CancellationToken::new();
     let server = Server::new(UserService::new(store), vhost.url(), Settings::new(COMMANDS));
     let worker = tokio::spawn(server.run(stop_worker.clone()));

@@ -2,7 +2,6 @@
 
 use std::{
     fs,
-    path::Path,
     process::{Command, Output},
 };
 
@@ -17,10 +16,6 @@ fn store(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_rabbitry")).arg("store").args(arguments).output().unwrap()
 }
 
-fn path(url: &str) -> &Path {
-    Path::new(url.strip_prefix("sqlite:").unwrap())
-}
-
 /// What a run wrote, with its exit code.
 fn told(output: &Output) -> (Option<i32>, String) {
     let text = [output.stdout.as_slice(), &output.stderr].concat();
@@ -33,7 +28,7 @@ async fn a_backup_is_restored_with_its_users_and_forgets_what_came_later() {
     let worker = database.open().await;
     let create = |name: &str| ask("create", json!({"username": name, "email": "a@b.c"})).id(name);
     worker.answer_one(&create("ann")).await;
-    let copy = path(&database.url).with_file_name("copy.db");
+    let copy = database.path().with_file_name("copy.db");
     let copied = store(&["backup", copy.to_str().unwrap(), "--database-url", &database.url]);
     assert_eq!(copied.status.code(), Some(0), "{copied:?}");
     let answer: Value = serde_json::from_slice(&copied.stdout).unwrap();
@@ -43,7 +38,7 @@ async fn a_backup_is_restored_with_its_users_and_forgets_what_came_later() {
 
     // A place where no file of another database stands beside the copy.
     let restored = Database::sqlite();
-    fs::rename(&copy, path(&restored.url)).unwrap();
+    fs::rename(&copy, restored.path()).unwrap();
     let worker = restored.open().await;
     let again = worker.answer(&[create("ann"), create("bob")]).await;
     assert!(again[0].replayed, "the copy holds the replies given before");
@@ -56,7 +51,7 @@ async fn a_backup_is_restored_with_its_users_and_forgets_what_came_later() {
 async fn a_backup_overwrites_nothing() {
     let database = Database::sqlite();
     drop(database.open().await);
-    let there = path(&database.url).with_file_name("there.db");
+    let there = database.path().with_file_name("there.db");
     fs::write(&there, "mine").unwrap();
     let (code, text) = told(&store(&["backup", there.to_str().unwrap(), "--database-url", &database.url]));
     assert_eq!(code, Some(1));
@@ -70,7 +65,7 @@ async fn a_check_tells_a_whole_store_from_a_damaged_one() {
     drop(database.open().await);
     let (code, text) = told(&store(&["check", "--database-url", &database.url]));
     assert_eq!(code, Some(0), "{text}");
-    let other = path(&database.url).with_file_name("other.db");
+    let other = database.path().with_file_name("other.db");
     fs::write(&other, "no database, and long enough to be read as one\n".repeat(100)).unwrap();
     let (code, text) = told(&store(&["check", other.to_str().unwrap()]));
     assert_eq!(code, Some(1));

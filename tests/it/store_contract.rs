@@ -1,4 +1,4 @@
-//! What every store does. A fact is a function over a database; a new store is a line at the end.
+//! What every store does. `RABBITRY_TEST_STORE` chooses which one is asked.
 
 use std::{
     sync::{Arc, Barrier},
@@ -54,7 +54,9 @@ fn an_hour_later() -> i64 {
     unix_ms() + HOUR
 }
 
-async fn replies_come_in_the_order_of_the_requests(database: &Database) {
+#[tokio::test]
+async fn replies_come_in_the_order_of_the_requests() {
+    let database = &Database::new();
     let worker = database.open().await;
     assert!(worker.answer(&[]).await.is_empty());
     let users: Vec<String> = (0..300).map(|n| format!("user{}", n * 7919 % 1000)).collect();
@@ -66,7 +68,9 @@ async fn replies_come_in_the_order_of_the_requests(database: &Database) {
     assert!(replied.iter().zip(users.iter().rev()).all(|(reply, user)| body(reply)["username"] == **user));
 }
 
-async fn users_are_kept_as_they_were_given(database: &Database) {
+#[tokio::test]
+async fn users_are_kept_as_they_were_given() {
+    let database = &Database::new();
     let worker = database.open().await;
     let asked =
         json!({"username": "Ann.B-c_9", "email": "\"q.u\"@Exämple.com", "points": 9_007_199_254_740_991_i64});
@@ -82,7 +86,9 @@ async fn users_are_kept_as_they_were_given(database: &Database) {
     assert_eq!(body(&database.open().await.answer_one(&get("Ann.B-c_9")).await), expected);
 }
 
-async fn a_later_command_sees_what_an_earlier_one_did(database: &Database) {
+#[tokio::test]
+async fn a_later_command_sees_what_an_earlier_one_did() {
+    let database = &Database::new();
     let worker = database.open().await;
     let batch =
         [get("ann"), create("ann"), award("ann", 120), get("ann"), promote("ann"), create("ann"), get("ann")];
@@ -92,7 +98,9 @@ async fn a_later_command_sees_what_an_earlier_one_did(database: &Database) {
     assert_eq!(body(&replies[6])["status"], "Gold");
 }
 
-async fn a_repetition_gets_the_same_reply_and_has_no_effect(database: &Database) {
+#[tokio::test]
+async fn a_repetition_gets_the_same_reply_and_has_no_effect() {
+    let database = &Database::new();
     let worker = database.open().await;
     worker.answer_one(&create("ann")).await;
     let long = "ü".repeat(127);
@@ -127,7 +135,9 @@ async fn a_repetition_gets_the_same_reply_and_has_no_effect(database: &Database)
     assert_eq!(points(&worker, "ann").await, expected);
 }
 
-async fn another_content_under_the_same_id_is_a_conflict(database: &Database) {
+#[tokio::test]
+async fn another_content_under_the_same_id_is_a_conflict() {
+    let database = &Database::new();
     let worker = database.open().await;
     worker.answer_one(&create("ann")).await;
     let batch = [award("ann", 1).id("x"), award("ann", 2).id("x"), award("ann", 1).id("x")];
@@ -137,7 +147,9 @@ async fn another_content_under_the_same_id_is_a_conflict(database: &Database) {
     assert_eq!(points(&worker, "ann").await, 1);
 }
 
-async fn the_same_content_written_otherwise_is_no_conflict(database: &Database) {
+#[tokio::test]
+async fn the_same_content_written_otherwise_is_no_conflict() {
+    let database = &Database::new();
     let worker = database.open().await;
     let short = ask("create", json!({"username": "ann", "email": "a@b.c"})).id("x");
     let long = ask("create", json!({"points": 0, "email": "a@b.c", "username": "ann"})).id("x");
@@ -145,7 +157,9 @@ async fn the_same_content_written_otherwise_is_no_conflict(database: &Database) 
     assert_eq!((replies[1].status, replies[1].replayed), (201, true));
 }
 
-async fn ids_are_per_command(database: &Database) {
+#[tokio::test]
+async fn ids_are_per_command() {
+    let database = &Database::new();
     let worker = database.open().await;
     let replies =
         worker.answer(&[create("ann").id("x"), award("ann", 60).id("x"), promote("ann").id("x")]).await;
@@ -154,14 +168,18 @@ async fn ids_are_per_command(database: &Database) {
     assert_eq!(body(&replies[2])["status"], "Silver");
 }
 
-async fn without_an_id_a_command_is_executed_each_time(database: &Database) {
+#[tokio::test]
+async fn without_an_id_a_command_is_executed_each_time() {
+    let database = &Database::new();
     let worker = database.open().await;
     worker.answer(&[create("ann"), award("ann", 1), award("ann", 1)]).await;
     worker.answer_one(&award("ann", 1)).await;
     assert_eq!(points(&worker, "ann").await, 3);
 }
 
-async fn refusals_are_remembered(database: &Database) {
+#[tokio::test]
+async fn refusals_are_remembered() {
+    let database = &Database::new();
     let worker = database.open().await;
     let refused = worker.answer_one(&award("ann", 5).id("x")).await;
     assert_eq!(gist(&refused), "user_not_found");
@@ -171,7 +189,9 @@ async fn refusals_are_remembered(database: &Database) {
     assert_eq!(points(&worker, "ann").await, 0);
 }
 
-async fn a_balance_stays_within_its_bounds(database: &Database) {
+#[tokio::test]
+async fn a_balance_stays_within_its_bounds() {
+    let database = &Database::new();
     let worker = database.open().await;
     let max = 9_007_199_254_740_991;
     let batch = [create("ann"), award("ann", -1), award("ann", max), award("ann", 1), award("ann", -max)];
@@ -180,7 +200,9 @@ async fn a_balance_stays_within_its_bounds(database: &Database) {
     assert_eq!(points(&worker, "ann").await, 0);
 }
 
-async fn reads_never_touch_the_inbox(database: &Database) {
+#[tokio::test]
+async fn reads_never_touch_the_inbox() {
+    let database = &Database::new();
     let worker = database.open().await;
     worker.answer_one(&create("ann")).await;
     // The second batch holds a write too, and so takes another way.
@@ -196,7 +218,9 @@ async fn reads_never_touch_the_inbox(database: &Database) {
     }
 }
 
-async fn an_id_too_old_to_be_remembered_is_refused(database: &Database) {
+#[tokio::test]
+async fn an_id_too_old_to_be_remembered_is_refused() {
+    let database = &Database::new();
     let worker = database.open().await;
     let retention = i64::try_from(Options::default().retention.as_millis()).unwrap();
     let old = create("ann").id(&uuid_v7(retention + HOUR).to_string());
@@ -208,7 +232,9 @@ async fn an_id_too_old_to_be_remembered_is_refused(database: &Database) {
     assert!(!worker.answer_one(&old).await.replayed);
 }
 
-async fn a_command_is_not_executed_after_its_deadline(database: &Database) {
+#[tokio::test]
+async fn a_command_is_not_executed_after_its_deadline() {
+    let database = &Database::new();
     let worker = database.open().await;
     let now = unix_ms();
     let batch = [
@@ -223,7 +249,9 @@ async fn a_command_is_not_executed_after_its_deadline(database: &Database) {
     assert_eq!(gist(&worker.answer_one(&create("late").id("late")).await), "201");
 }
 
-async fn what_was_executed_in_time_is_answered_after_the_deadline(database: &Database) {
+#[tokio::test]
+async fn what_was_executed_in_time_is_answered_after_the_deadline() {
+    let database = &Database::new();
     let asked = create("ann").id("x").deadline(unix_ms() + HOUR / 2);
     let first = database.open().await.answer_one(&asked).await;
     let later = database.open_with(Options { clock: an_hour_later, ..Options::default() }).await;
@@ -233,7 +261,9 @@ async fn what_was_executed_in_time_is_answered_after_the_deadline(database: &Dat
     assert_eq!(gist(&replies[1]), "deadline_exceeded");
 }
 
-async fn items_of_an_array_are_refused_one_by_one(database: &Database) {
+#[tokio::test]
+async fn items_of_an_array_are_refused_one_by_one() {
+    let database = &Database::new();
     let worker = database.open().await;
     let item = |name: &str| json!({"username": name, "email": "a@b.c"});
     let array = ask("create", json!([item("ann"), item("ann"), {"username": "-"}, item("bob")])).id("x");
@@ -254,7 +284,9 @@ async fn items_of_an_array_are_refused_one_by_one(database: &Database) {
     assert_eq!(gist(&worker.answer_one(&single).await), "idempotency_conflict");
 }
 
-async fn a_long_array_is_one_command(database: &Database) {
+#[tokio::test]
+async fn a_long_array_is_one_command() {
+    let database = &Database::new();
     let worker = database.open().await;
     let items: Vec<Value> = (0..1000).map(|_| json!({"username": "ann", "points": 1})).collect();
     let array = ask("award", items.into()).id("x");
@@ -269,7 +301,9 @@ async fn a_long_array_is_one_command(database: &Database) {
     );
 }
 
-async fn pages_follow_one_another_in_order(database: &Database) {
+#[tokio::test]
+async fn pages_follow_one_another_in_order() {
+    let database = &Database::new();
     let worker = database.open().await;
     assert_eq!(body(&worker.answer_one(&list(json!({}))).await), json!({"users": []}));
     // Ordered by their bytes, whatever a locale thinks of capitals, hyphens and dots.
@@ -291,7 +325,9 @@ async fn pages_follow_one_another_in_order(database: &Database) {
     assert_eq!((names(&exact).len(), &exact["next"]), (8, &Value::Null));
 }
 
-async fn a_page_shows_what_the_batch_has_changed_so_far(database: &Database) {
+#[tokio::test]
+async fn a_page_shows_what_the_batch_has_changed_so_far() {
+    let database = &Database::new();
     let worker = database.open().await;
     worker.answer(&["b", "d", "f"].map(create)).await;
     let page = || list(json!({"after": "a", "limit": 3}));
@@ -307,7 +343,9 @@ async fn a_page_shows_what_the_batch_has_changed_so_far(database: &Database) {
     assert_eq!(body(&worker.answer_one(&page()).await), bodies[7]);
 }
 
-async fn what_was_answered_is_there_after_opening_again(database: &Database) {
+#[tokio::test]
+async fn what_was_answered_is_there_after_opening_again() {
+    let database = &Database::new();
     let asked = create("ann").id("x");
     let first = {
         let worker = database.open().await;
@@ -319,7 +357,9 @@ async fn what_was_answered_is_there_after_opening_again(database: &Database) {
     assert_eq!(body(&replies[1]), body(&first));
 }
 
-async fn workers_that_race_with_the_same_ids_have_one_effect(database: &Database) {
+#[tokio::test]
+async fn workers_that_race_with_the_same_ids_have_one_effect() {
+    let database = &Database::new();
     const WORKERS: usize = 4;
     const ROUNDS: usize = 10;
     let referee = database.open().await;
@@ -327,7 +367,7 @@ async fn workers_that_race_with_the_same_ids_have_one_effect(database: &Database
     let start = Barrier::new(WORKERS);
     let run = |worker: usize| {
         let (url, start) = (database, &start);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {
             let handle = url.open().await;
             let mut bodies = Vec::new();
@@ -353,7 +393,9 @@ async fn workers_that_race_with_the_same_ids_have_one_effect(database: &Database
     assert_eq!(points(&referee, "ann").await, ROUNDS + WORKERS * ROUNDS);
 }
 
-async fn many_batches_at_once_are_all_answered(database: &Database) {
+#[tokio::test]
+async fn many_batches_at_once_are_all_answered() {
+    let database = &Database::new();
     let worker = Arc::new(database.open().await);
     worker.answer_one(&create("ann")).await;
     let batches = (0..50).map(|batch| {
@@ -368,7 +410,9 @@ async fn many_batches_at_once_are_all_answered(database: &Database) {
     assert_eq!(points(&worker, "ann").await, 50);
 }
 
-async fn a_batch_that_nobody_waits_for_does_no_harm(database: &Database) {
+#[tokio::test]
+async fn a_batch_that_nobody_waits_for_does_no_harm() {
+    let database = &Database::new();
     let worker = database.open().await;
     worker.answer_one(&create("ann")).await;
     for round in 0..20 {
@@ -381,46 +425,10 @@ async fn a_batch_that_nobody_waits_for_does_no_harm(database: &Database) {
     assert_eq!(points(&worker, "ann").await, 20);
 }
 
-async fn a_store_that_answers_is_ready(database: &Database) {
+#[tokio::test]
+async fn a_store_that_answers_is_ready() {
+    let database = &Database::new();
     let worker = database.open().await;
     worker.service.ready().await.unwrap();
     worker.store.ready().await.unwrap();
-}
-
-macro_rules! every_store {
-    ($($fact:ident,)*) => {
-        mod sqlite {
-            use crate::support::database::Database;
-            $(#[tokio::test]
-            async fn $fact() {
-                super::$fact(&Database::sqlite()).await;
-            })*
-        }
-    };
-}
-
-every_store! {
-    replies_come_in_the_order_of_the_requests,
-    users_are_kept_as_they_were_given,
-    a_later_command_sees_what_an_earlier_one_did,
-    a_repetition_gets_the_same_reply_and_has_no_effect,
-    another_content_under_the_same_id_is_a_conflict,
-    the_same_content_written_otherwise_is_no_conflict,
-    ids_are_per_command,
-    without_an_id_a_command_is_executed_each_time,
-    refusals_are_remembered,
-    a_balance_stays_within_its_bounds,
-    reads_never_touch_the_inbox,
-    an_id_too_old_to_be_remembered_is_refused,
-    a_command_is_not_executed_after_its_deadline,
-    what_was_executed_in_time_is_answered_after_the_deadline,
-    items_of_an_array_are_refused_one_by_one,
-    a_long_array_is_one_command,
-    pages_follow_one_another_in_order,
-    a_page_shows_what_the_batch_has_changed_so_far,
-    what_was_answered_is_there_after_opening_again,
-    workers_that_race_with_the_same_ids_have_one_effect,
-    many_batches_at_once_are_all_answered,
-    a_batch_that_nobody_waits_for_does_no_harm,
-    a_store_that_answers_is_ready,
 }

@@ -17,8 +17,7 @@ use crate::support::{
     eventually,
     process::{WorkerProcess, cli, run_with_lines, worker},
     users::{
-        ForeignWriter, Stage, body, correlation, is_replayed, new_user, points, query, status, user,
-        wait_for_points,
+        ForeignWriter, Stage, body, correlation, is_replayed, new_user, points, status, user, wait_for_points,
     },
     vhost::request,
 };
@@ -71,10 +70,7 @@ async fn a_backlog_is_done_to_the_last_command() {
     stage.send("create", &new_user("ann", 0), BasicProperties::default()).await;
     let awards = awards(&stage, "ann", 600);
     let worker = stage.worker().await;
-    eventually("ann is there", async || {
-        query::<i64>(&stage.place.store(), "SELECT count(*) FROM users") == 1
-    })
-    .await;
+    eventually("ann is there", async || stage.place.store().number("SELECT count(*) FROM users") == 1).await;
     stage.vhost.publish_all("users.award", awards).await;
     for _ in 0..600 {
         assert_eq!(status(&stage.replies.next().await), 200);
@@ -88,7 +84,7 @@ async fn a_backlog_is_done_to_the_last_command() {
     for _ in 0..600 {
         assert_eq!(status(&stage.replies.next().await), 200);
     }
-    assert_eq!(points(&stage.place.store(), "ann"), 1200);
+    assert_eq!(points(stage.place.store(), "ann"), 1200);
     stage.end(worker, &[]).await;
 }
 
@@ -102,14 +98,14 @@ async fn a_term_signal_finishes_what_was_delivered_and_ends_with_0() {
     worker.wait_for_log("\"queue\":\"users.award\"").await;
     let total = 5000;
     // Nothing is done before all is there.
-    let foreign = ForeignWriter::begin(&stage.place.store());
+    let foreign = ForeignWriter::begin(stage.place.store());
     stage.vhost.publish_all("users.award", awards(&stage, "ann", total)).await;
     foreign.end();
     stage.replies.next().await;
     let log = worker.stop().await;
     assert!(log.contains("stopped; nothing was left unfinished"), "{log}");
     assert!(!log.contains("dropped instead of closed"), "replies and acknowledgements may be lost: {log}");
-    let done = usize::try_from(points(&stage.place.store(), "ann") - 7).unwrap();
+    let done = usize::try_from(points(stage.place.store(), "ann") - 7).unwrap();
     let left = usize::try_from(stage.vhost.ready("users.award").await).unwrap();
     assert!(done > 100 && left > 0, "it was stopped in the middle: {done} done, {left} left");
     assert_eq!(done + left, total);
@@ -121,7 +117,7 @@ async fn a_term_signal_finishes_what_was_delivered_and_ends_with_0() {
     for _ in done..total {
         assert_eq!(status(&stage.replies.next().await), 200);
     }
-    assert_eq!(points(&stage.place.store(), "ann"), i64::try_from(total + 7).unwrap());
+    assert_eq!(points(stage.place.store(), "ann"), i64::try_from(total + 7).unwrap());
     stage.end(worker, &[]).await;
 }
 
@@ -146,9 +142,9 @@ async fn two_workers_share_a_store_and_a_rolling_restart_fails_no_command() {
     };
     let sending = tokio::spawn(run_with_lines(send, lines));
     let more = async |points_before: i64| {
-        let more = async || points(&stage.place.store(), "ann") > points_before + 500;
+        let more = async || points(stage.place.store(), "ann") > points_before + 500;
         eventually("the load goes on", more).await;
-        points(&stage.place.store(), "ann")
+        points(stage.place.store(), "ann")
     };
     let mut done = more(0).await;
     for worker in &mut workers {
@@ -163,7 +159,7 @@ async fn two_workers_share_a_store_and_a_rolling_restart_fails_no_command() {
     let sent = sent.load(Ordering::SeqCst);
     assert_eq!(i64::try_from(said.out.lines().count()).unwrap(), sent);
     assert!(said.out.lines().all(|line| line.contains("\"username\":\"ann\"")));
-    assert_eq!(points(&stage.place.store(), "ann"), sent);
+    assert_eq!(points(stage.place.store(), "ann"), sent);
     let [one, other] = workers;
     one.stop().await;
     stage.end(other, &[]).await;
@@ -228,6 +224,6 @@ async fn a_command_without_any_property_is_done() {
     let worker = stage.worker().await;
     stage.ask("create", new_user("ann", 0)).await;
     stage.send("award", &json!({"username": "ann", "points": 7}), BasicProperties::default()).await;
-    wait_for_points(&stage.place.store(), "ann", 7).await;
+    wait_for_points(stage.place.store(), "ann", 7).await;
     stage.end(worker, &[]).await;
 }

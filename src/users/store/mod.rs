@@ -3,10 +3,15 @@
 //! A store loads what a batch names, runs the batch as a pure function, saves what changed, and commits. It knows
 //! rows, not what any command means.
 
+mod copy;
+pub mod postgres;
+mod purge;
+mod schema;
 pub mod sqlite;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
+pub use copy::Copied;
 use futures::future::BoxFuture;
 
 use super::commands::Command;
@@ -54,13 +59,22 @@ pub enum OpenError {
     Unavailable(#[from] Unavailable),
 }
 
-/// Opens the store that the URL names: `sqlite:/path/to/users.db`.
+#[cfg(feature = "failpoints")]
+impl From<crate::failpoints::Planted> for OpenError {
+    fn from(planted: crate::failpoints::Planted) -> Self {
+        Self::Unavailable(Unavailable(planted.into()))
+    }
+}
+
+/// Opens the store that the URL names: `sqlite:/path/to/users.db`, or `postgresql://user:password@host/database`.
 ///
 /// # Errors
 /// [`OpenError`].
 pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Store>, OpenError> {
-    let Place::Sqlite(path) = Place::of(url)?;
-    Ok(Arc::new(sqlite::SqliteStore::open(path.into(), options).await?))
+    Ok(match Place::of(url)? {
+        Place::Sqlite(path) => Arc::new(sqlite::SqliteStore::open(path.into(), options).await?),
+        Place::Postgres => Arc::new(postgres::PostgresStore::open(url, options).await?),
+    })
 }
 
 /// Copies a store into a file while workers use it; see [`sqlite::backup`]. Blocks.
@@ -68,8 +82,14 @@ pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Store>, OpenErr
 /// # Errors
 /// [`OpenError`].
 pub fn backup(url: &str, to: &Path) -> Result<(), OpenError> {
-    let Place::Sqlite(path) = Place::of(url)?;
-    sqlite::backup(Path::new(path), to)
+    match Place::of(url)? {
+        Place::Sqlite(path) => sqlite::backup(Path::new(path), to),
+        Place::Postgres => Err(OpenError::Refused(format!(
+            "{} is copied by PostgreSQL's own tools: pg_dump --format=custom --file=users.dump DATABASE_URL (pg_restore \
+             brings it back), or a base backup with the log (pg_basebackup)",
+            describe(url)
+        ))),
+    }
 }
 
 /// Checks that a store is whole; see [`sqlite::quick_check`]. Blocks.
@@ -77,13 +97,46 @@ pub fn backup(url: &str, to: &Path) -> Result<(), OpenError> {
 /// # Errors
 /// [`OpenError`].
 pub fn check(url: &str) -> Result<(), OpenError> {
-    let Place::Sqlite(path) = Place::of(url)?;
-    sqlite::quick_check(Path::new(path))
+    match Place::of(url)? {
+        Place::Sqlite(path) => sqlite::quick_check(Path::new(path)),
+        Place::Postgres => Err(OpenError::Refused(format!(
+            "{} is checked by PostgreSQL's own tools: pg_amcheck --heapallindexed DATABASE_URL",
+            describe(url)
+        ))),
+    }
+}
+
+/// Copies a store into another, with the replies that it remembers; workers must be stopped. See [`mod@copy`].
+///
+/// # Errors
+/// Refused if there is nothing to copy, or the target holds other data.
+pub async fn copy(from: &str, to: &str) -> Result<Copied, OpenError> {
+    if let Place::Sqlite(path) = Place::of(from)?
+        && !Path::new(path).exists()
+    {
+        return Err(OpenError::Refused(format!("{path} is not there; nothing was copied")));
+    }
+    if from == to {
+        return Err(OpenError::Refused("a store is not copied into itself".to_owned()));
+    }
+    let mut from = side(from, true).await?;
+    let mut to = side(to, false).await?;
+    copy::copy(from.as_mut(), to.as_mut()).await
+}
+
+async fn side(url: &str, is_source: bool) -> Result<Box<dyn copy::Side>, OpenError> {
+    // As a worker would: with all checks, and the schema up to date.
+    drop(open(url, Options::default()).await?);
+    Ok(match Place::of(url)? {
+        Place::Sqlite(path) => Box::new(sqlite::File::open(Path::new(path), is_source)?),
+        Place::Postgres => Box::new(postgres::Database::open(url, is_source).await?),
+    })
 }
 
 /// What a URL names: a kind of store, and where it is.
 enum Place<'a> {
     Sqlite(&'a str),
+    Postgres,
 }
 
 impl<'a> Place<'a> {
@@ -99,9 +152,12 @@ impl<'a> Place<'a> {
                 }
                 Ok(Self::Sqlite(path))
             }
+            Some(("postgres" | "postgresql", _)) => Ok(Self::Postgres),
             // The URL itself may hold a password.
             _ => Err(OpenError::Refused(
-                "DATABASE_URL names no known store; it looks like sqlite:/path/to/users.db".to_owned(),
+                "DATABASE_URL names no known store; it looks like sqlite:/path/to/users.db or \
+                 postgresql://user:password@host:5432/database"
+                    .to_owned(),
             )),
         }
     }
@@ -126,13 +182,10 @@ pub async fn open_when_there(url: &str, options: Options) -> Result<Arc<dyn Stor
 
 /// The store's URL without a password, for people.
 pub fn describe(url: &str) -> String {
-    match url::Url::parse(url) {
-        Ok(mut parsed) if parsed.password().is_some() => {
-            // Only URLs without a host have no place for a password.
-            let _ = parsed.set_password(None);
-            parsed.to_string()
-        }
-        _ => url.to_owned(),
+    match Place::of(url) {
+        Ok(Place::Sqlite(path)) => format!("sqlite:{path}"),
+        Ok(Place::Postgres) => postgres::described(url),
+        Err(_) => "a store that is not known".to_owned(),
     }
 }
 

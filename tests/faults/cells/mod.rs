@@ -4,12 +4,13 @@ mod broker;
 mod clock;
 mod messages;
 mod network;
+mod postgres;
 mod sqlite;
 mod workers;
 
 use futures::future::LocalBoxFuture;
 
-use crate::stage::Stage;
+use crate::{stage::Stage, store};
 
 /// What a cell does while the clients go on. When it returns, the fault has to be over, but for what the proxies do.
 pub type Fault = for<'a> fn(&'a mut Stage) -> LocalBoxFuture<'a, ()>;
@@ -37,9 +38,10 @@ impl Cell {
     }
 }
 
-/// All of them, worker and broker first.
+/// All of them for the store of this run, worker and broker first.
 pub fn all() -> Vec<Cell> {
-    [workers::cells(), broker::cells(), sqlite::cells(), network::cells(), messages::cells(), clock::cells()]
+    let of_the_store = if store::is_postgres() { postgres::cells() } else { sqlite::cells() };
+    [workers::cells(), broker::cells(), of_the_store, network::cells(), messages::cells(), clock::cells()]
         .into_iter()
         .flatten()
         .collect()

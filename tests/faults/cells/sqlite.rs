@@ -10,7 +10,7 @@ use super::Cell;
 use crate::{
     check::End,
     stage::Stage,
-    support::{process::Place, users::ForeignWriter},
+    support::database::{Database, ForeignWriter},
 };
 
 pub fn cells() -> Vec<Cell> {
@@ -32,8 +32,7 @@ const fn cell(name: &'static str, fault: super::Fault) -> Cell {
 /// Another program holds the write lock.
 async fn locked(stage: &mut Stage) {
     stage.go_on(0.2).await;
-    let store = stage.place.store();
-    let writer = tokio::task::block_in_place(|| ForeignWriter::begin(&store));
+    let writer = tokio::task::block_in_place(|| ForeignWriter::begin(stage.place.store()));
     stage.go_on(0.1).await;
     let written = written(stage);
     stage.go_on(0.5).await;
@@ -52,7 +51,7 @@ fn written(stage: &Stage) -> usize {
 
 /// A reader keeps the log from being moved; nothing else waits for it.
 async fn long_reader(stage: &mut Stage) {
-    let reader = rusqlite::Connection::open(stage.place.store()).expect("the store can be opened");
+    let reader = rusqlite::Connection::open(stage.place.store().path()).expect("the store can be opened");
     reader.execute_batch("BEGIN; SELECT count(*) FROM users").expect("it can be read");
     stage.go_on(1.0).await;
     reader.execute_batch("COMMIT").expect("reading can be ended");
@@ -64,7 +63,7 @@ async fn killed_before_checkpoint(stage: &mut Stage) {
         // While it is moved from outside too.
         let store = stage.place.store();
         tokio::task::block_in_place(|| {
-            let other = rusqlite::Connection::open(&store).expect("the store can be opened");
+            let other = rusqlite::Connection::open(store.path()).expect("the store can be opened");
             let _ = other.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()));
         });
         let worker = stage.random_worker();
@@ -148,10 +147,10 @@ async fn copied(stage: &mut Stage) {
         stage.fleet.signal_all(Signal::STOP);
         // Being stopped is not instantaneous for a thread in the kernel.
         sleep(Duration::from_millis(20)).await;
-        let copy = Place::new();
-        copy_database(&stage.place.store(), &copy.store());
+        let copy = Database::sqlite();
+        copy_database(stage.place.store().path(), copy.path());
         stage.fleet.signal_all(Signal::CONT);
-        let end = End::from_sqlite(&copy.store());
+        let end = End::from_sqlite(copy.path());
         let Ok(end) = end else {
             stage.wrong(format!("the copy cannot be read: {end:?}"));
             return;

@@ -116,6 +116,6 @@ async fn a_message_that_kills_its_worker_is_set_aside_and_its_neighbours_are_don
     let mut answers = std::collections::BTreeMap::new();
     stage.answers("award", &json!({"username": "ann", "points": 1}), &ids, &mut answers).await;
     assert!(answers.values().all(|reply| status(reply) == 200));
-    assert_eq!(points(&stage.place.store(), "ann"), 20);
+    assert_eq!(points(stage.place.store(), "ann"), 20);
     stage.end(worker, &[("users.dead", 1)]).await;
 }

@@ -43,7 +43,7 @@ async fn an_address_that_is_not_to_be_trusted_gets_no_reply_and_its_command_is_d
     let gone = BasicProperties::default().with_reply_to("reply.gone".into());
     stage.send("award", &json!({"username": "ann", "points": 1}), gone).await;
     let all = i64::try_from(hostile.len()).unwrap() + 1;
-    wait_for_points(&stage.place.store(), "ann", all).await;
+    wait_for_points(stage.place.store(), "ann", all).await;
     assert_eq!(stage.ask("get", json!({"username": "ann"})).await.1["points"], json!(all));
     assert_eq!(worker_connection(&stage, "(replies)").await, replies, "the reply connection was not harmed");
     let log = stage.end(worker, &[]).await;
@@ -72,7 +72,7 @@ async fn an_address_of_an_unknown_node_costs_its_own_reply_and_nothing_else() {
     for round in 1..=5 {
         let properties = BasicProperties::default().with_reply_to(hostile.as_str().into());
         stage.send("award", &json!({"username": "ann", "points": 1}), properties).await;
-        wait_for_points(&stage.place.store(), "ann", round).await;
+        wait_for_points(stage.place.store(), "ann", round).await;
         // A caller asks again until it is answered, as the client does.
         let answer = loop {
             let properties = stage.asking("get");
@@ -86,7 +86,7 @@ async fn an_address_of_an_unknown_node_costs_its_own_reply_and_nothing_else() {
     }
     crate::support::eventually("it is acknowledged", async || stage.vhost.ready("users.award").await == 0)
         .await;
-    assert_eq!(points(&stage.place.store(), "ann"), 5);
+    assert_eq!(points(stage.place.store(), "ann"), 5);
     let log = stage.end(worker, &[]).await;
     // On brokers that close the connection for it, the worker opened another; the commands' own was not touched.
     assert!(!log.contains("session ended"), "{log}");

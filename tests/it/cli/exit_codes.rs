@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::{
     eventually,
     process::{Process, cli, run},
-    users::{Login, Stage, query},
+    users::{Login, Stage},
     vhost::request,
 };
 
@@ -119,16 +119,15 @@ async fn a_fault_of_ours_ends_with_70_and_the_message_is_set_aside() {
     stage.rabbitry(&CREATE).await.with_code(0);
     stage.rabbitry(&["create", "bob", "--email", "bob@example.com"]).await.with_code(0);
     // A row that no version of the program has written.
-    let foreign = rusqlite::Connection::open(stage.place.store()).unwrap();
-    foreign
-        .execute_batch(
-            "PRAGMA ignore_check_constraints = 1; UPDATE users SET points = -7 WHERE username = 'ann'",
-        )
-        .unwrap();
+    let change = "UPDATE users SET points = -7 WHERE username = 'ann'";
+    stage.place.store().meddle(
+        &format!("PRAGMA ignore_check_constraints = 1; {change}"),
+        &format!("ALTER TABLE users DROP CONSTRAINT users_points_check; {change}"),
+    );
     let said = stage.rabbitry(&["award", "ann", "1"]).await.with_code(70);
     assert!(said.err.contains("internal (500)") && said.err.contains("dead-letter queue"), "{}", said.err);
     stage.rabbitry(&["award", "bob", "1"]).await.with_code(0);
-    assert_eq!(query::<i64>(&stage.place.store(), "SELECT points FROM users WHERE username = 'ann'"), -7);
+    assert_eq!(stage.place.store().number("SELECT points FROM users WHERE username = 'ann'"), -7);
     stage.end(worker, &[("users.dead", 1)]).await;
 }
 
@@ -146,7 +145,7 @@ async fn without_a_worker_it_is_said_at_once_and_ends_with_75() {
     let worker = stage.worker().await;
     eventually("it is thrown away", async || stage.vhost.ready("users.create").await == 0).await;
     worker.wait_for_log("batch done").await;
-    assert_eq!(query::<i64>(&stage.place.store(), "SELECT count(*) FROM users"), 0);
+    assert_eq!(stage.place.store().number("SELECT count(*) FROM users"), 0);
     // The same id, asked in time, is executed.
     stage.rabbitry(&[&CREATE[..], &["--message-id", "m1"]].concat()).await.with_code(0);
     stage.end(worker, &[]).await;
@@ -232,7 +231,7 @@ async fn an_interrupt_ends_with_130() {
     assert!(said.err.contains("interrupted"), "{}", said.err);
     let worker = stage.worker().await;
     eventually("it was confirmed, so it is done", async || {
-        query::<i64>(&stage.place.store(), "SELECT count(*) FROM users") == 1
+        stage.place.store().number("SELECT count(*) FROM users") == 1
     })
     .await;
     stage.end(worker, &[]).await;

@@ -42,7 +42,7 @@ async fn a_cut_connection_is_opened_again_and_the_command_is_done_once() {
     let worker = stage.worker().await;
     let said = waiting.end().await.with_code(0);
     assert_eq!(said.json(), user("ann", 5, "Bronze"));
-    assert_eq!(points(&stage.place.store(), "ann"), 5);
+    assert_eq!(points(stage.place.store(), "ann"), 5);
     stage.end(worker, &[]).await;
 }
 
@@ -77,7 +77,7 @@ async fn a_reply_that_was_lost_is_fetched_by_sending_again() {
     let said = waiting.end().await.with_code(0);
     assert_eq!(said.json(), user("ann", 5, "Bronze"));
     assert!(said.err.contains("given before"), "{}", said.err);
-    assert_eq!(points(&stage.place.store(), "ann"), 5);
+    assert_eq!(points(stage.place.store(), "ann"), 5);
     stage.end(worker, &[]).await;
 }
 
@@ -85,7 +85,7 @@ async fn a_reply_that_was_lost_is_fetched_by_sending_again() {
 async fn a_worker_that_dies_with_the_command_in_hand_costs_nothing_but_time() {
     let stage = stage_with_ann().await;
     let worker = stage.worker().await;
-    let foreign = crate::support::users::ForeignWriter::begin(&stage.place.store());
+    let foreign = crate::support::users::ForeignWriter::begin(stage.place.store());
     let waiting = award(&stage);
     worker.wait_for_log("keeping a batch").await;
     worker.kill();
@@ -93,6 +93,6 @@ async fn a_worker_that_dies_with_the_command_in_hand_costs_nothing_but_time() {
     let worker = WorkerProcess::consuming(&stage.vhost, &stage.place).await;
     let said = waiting.end().await.with_code(0);
     assert_eq!(said.json(), user("ann", 5, "Bronze"));
-    assert_eq!(points(&stage.place.store(), "ann"), 5);
+    assert_eq!(points(stage.place.store(), "ann"), 5);
     stage.end(worker, &[]).await;
 }

@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
@@ -17,7 +16,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::support::vhost::Vhost;
+use crate::support::{database::Database, vhost::Vhost};
 
 /// Longest time for an import of many rows on a busy machine.
 const LONG: Duration = Duration::from_secs(300);
@@ -28,6 +27,7 @@ pub type Users = BTreeMap<String, (String, i64, String)>;
 pub struct Stage {
     pub vhost: Vhost,
     dir: TempDir,
+    database: Database,
 }
 
 /// How a program ended.
@@ -41,7 +41,8 @@ pub struct Ended {
 impl Stage {
     pub async fn set() -> Self {
         let commands = ["create", "get", "award", "promote", "list"];
-        Self { vhost: Vhost::with_service("users", &commands).await, dir: tempfile::tempdir().unwrap() }
+        let vhost = Vhost::with_service("users", &commands).await;
+        Self { vhost, dir: tempfile::tempdir().unwrap(), database: Database::new() }
     }
 
     pub fn file(&self, name: &str) -> PathBuf {
@@ -52,7 +53,7 @@ impl Stage {
     pub fn worker(&self) -> Child {
         let log = File::options().create(true).append(true).open(self.file("worker.log")).unwrap();
         let mut command = self.program(env!("CARGO_BIN_EXE_rabbitry-worker"));
-        command.env("DATABASE_URL", format!("sqlite:{}", self.file("users.db").display()));
+        command.env("DATABASE_URL", &self.database.url);
         command.stdout(Stdio::null()).stderr(log).spawn().unwrap()
     }
 
@@ -90,36 +91,26 @@ impl Stage {
     }
 
     pub fn users(&self) -> Users {
-        let connection = self.store();
-        let mut select = connection.prepare("SELECT username, email, points, status FROM users").unwrap();
-        let rows = select.query_map([], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?, row.get(3)?))));
-        rows.unwrap().map(Result::unwrap).collect()
+        let rows = self.database.rows("SELECT username, email, points, status FROM users");
+        let user = |row: Vec<String>| {
+            let [username, email, points, status] = row.try_into().unwrap();
+            (username, (email, points.parse().unwrap(), status))
+        };
+        rows.into_iter().map(user).collect()
     }
 
     /// How many users there are; none before a worker has made the store.
     pub fn count_users(&self) -> usize {
-        if !self.file("users.db").exists() {
+        if !self.database.has_users() {
             return 0;
         }
-        let count = self.store().query_row("SELECT count(*) FROM users", [], |row| row.get::<_, i64>(0));
-        count.map_or(0, |count| usize::try_from(count).unwrap())
+        usize::try_from(self.database.number("SELECT count(*) FROM users")).unwrap()
     }
 
     /// The executed messages with an id: each command and id once.
     pub fn executed(&self) -> Vec<(String, String)> {
-        let connection = self.store();
-        let ids = "CASE typeof(message_id) WHEN 'blob' THEN hex(message_id) ELSE message_id END";
-        let sql = format!("SELECT command, {ids} FROM inbox ORDER BY 1, 2");
-        let mut select = connection.prepare(&sql).unwrap();
-        let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?)));
-        rows.unwrap().map(Result::unwrap).collect()
-    }
-
-    fn store(&self) -> Connection {
-        let connection =
-            Connection::open_with_flags(self.file("users.db"), OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-        connection.busy_timeout(LONG).unwrap();
-        connection
+        let rows = self.database.rows("SELECT command, message_id FROM inbox ORDER BY 1, 2");
+        rows.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect()
     }
 }
 

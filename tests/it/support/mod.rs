@@ -3,6 +3,7 @@
 pub mod ask;
 pub mod database;
 pub mod frames;
+pub mod postgres;
 pub mod process;
 pub mod toys;
 pub mod users;

@@ -12,28 +12,29 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{eventually, vhost::Vhost};
+use super::{database::Database, eventually, vhost::Vhost};
 
-/// A folder for a store and for the logs of the processes that use it.
+/// A store, and a folder for the logs of the processes that use it.
 pub struct Place {
     dir: TempDir,
+    store: Database,
 }
 
 impl Place {
     pub fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap() }
+        Self::with(Database::new())
+    }
+
+    pub fn with(store: Database) -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), store }
     }
 
     pub fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn store(&self) -> PathBuf {
-        self.file("users.db")
-    }
-
-    pub fn store_url(&self) -> String {
-        format!("sqlite:{}", self.store().display())
+    pub fn store(&self) -> &Database {
+        &self.store
     }
 }
 
@@ -51,7 +52,7 @@ pub fn program(path: &str, place: &Place) -> Command {
 /// The worker, not started yet.
 pub fn worker(vhost: &Vhost, place: &Place) -> Command {
     let mut command = program(env!("CARGO_BIN_EXE_rabbitry-worker"), place);
-    command.env("AMQP_URL", vhost.url_text()).env("DATABASE_URL", place.store_url());
+    command.env("AMQP_URL", vhost.url_text()).env("DATABASE_URL", &place.store.url);
     command.env("LOG_FORMAT", "json").env("RUST_LOG", "debug,lapin=off");
     command
 }

@@ -1,8 +1,7 @@
-//! The users service on a virtual host of its own, with worker processes on a file.
+//! The users service on a virtual host of its own, with worker processes on a store.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
     time::Duration,
 };
 
@@ -16,7 +15,9 @@ use rabbitry::users::commands::COMMANDS;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
+pub use super::database::ForeignWriter;
 use super::{
+    database::Database,
     eventually,
     process::{Place, WorkerProcess},
     vhost::{Replies, Vhost, header, request},
@@ -161,35 +162,13 @@ pub fn new_user(username: &str, points: i64) -> Value {
     json!({"username": username, "email": format!("{username}@example.com"), "points": points})
 }
 
-/// Asks the database itself.
-pub fn query<T: rusqlite::types::FromSql>(store: &Path, sql: &str) -> T {
-    let connection = rusqlite::Connection::open(store).unwrap();
-    connection.query_row(sql, [], |row| row.get(0)).unwrap()
+pub fn points(store: &Database, username: &str) -> i64 {
+    store.number(&format!("SELECT points FROM users WHERE username = '{username}'"))
 }
 
-pub fn points(store: &Path, username: &str) -> i64 {
-    query(store, &format!("SELECT points FROM users WHERE username = '{username}'"))
-}
-
-pub async fn wait_for_points(store: &Path, username: &str, expected: i64) {
+pub async fn wait_for_points(store: &Database, username: &str, expected: i64) {
     eventually(&format!("{username} has {expected} points"), async || points(store, username) == expected)
         .await;
-}
-
-/// Another program that writes to the store, until it is dropped.
-pub struct ForeignWriter(rusqlite::Connection);
-
-impl ForeignWriter {
-    pub fn begin(store: &Path) -> Self {
-        let connection = rusqlite::Connection::open(store).unwrap();
-        connection.busy_timeout(super::SOON).unwrap();
-        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-        Self(connection)
-    }
-
-    pub fn end(self) {
-        self.0.execute_batch("COMMIT").unwrap();
-    }
 }
 
 /// A login of the broker with its own rights on one virtual host; it is deleted when dropped.

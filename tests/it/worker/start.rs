@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::{
     eventually,
     process::{Place, WorkerProcess, run, worker},
-    users::{Login, Stage, new_user, users_vhost},
+    users::{Login, Stage, new_user, points, users_vhost},
     vhost::Vhost,
 };
 
@@ -54,7 +54,9 @@ async fn a_store_that_cannot_be_ends_with_78_and_what_to_do() {
     drop(foreign);
     let sqlite = |name: &str| format!("sqlite:{}", place.file(name).display());
     let cases = [
-        ("postgres://ann:hush@127.0.0.1/users".to_owned(), "names no known store"),
+        ("mysql://ann:hush@127.0.0.1/users".to_owned(), "names no known store"),
+        ("postgres://ann:hush@127.0.0.1/users?sslmode=perhaps".to_owned(), "sslmode is"),
+        ("postgres://ann:hu@sh@127.0.0.1/users".to_owned(), "%40"),
         ("users.db".to_owned(), "names no known store"),
         ("sqlite:".to_owned(), "names no file"),
         ("sqlite::memory:".to_owned(), "names no file"),
@@ -102,13 +104,13 @@ async fn urls_may_stand_in_files() {
     let login = Login::new(&stage.vhost, ".*", ".*", ".*");
     let (amqp, database) = (stage.place.file("amqp-url"), stage.place.file("database-url"));
     fs::write(&amqp, format!("{}\n", login.url)).unwrap();
-    fs::write(&database, format!("{}\n", stage.place.store_url())).unwrap();
+    fs::write(&database, format!("{}\n", stage.place.store().url)).unwrap();
     let mut command = worker(&stage.vhost, &stage.place);
     command.env_remove("AMQP_URL").env_remove("DATABASE_URL");
     command.env("AMQP_URL_FILE", &amqp).env("DATABASE_URL_FILE", &database);
     let worker = WorkerProcess::spawn(command, &stage.place);
     assert_eq!(stage.ask("create", new_user("ann", 0)).await.0, 201);
-    assert!(stage.place.store().exists());
+    assert_eq!(points(stage.place.store(), "ann"), 0);
     let log = stage.end(worker, &[]).await;
     assert!(!log.contains(Login::PASSWORD), "{log}");
 }

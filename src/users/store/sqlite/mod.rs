@@ -11,6 +11,7 @@
 mod backup;
 mod checkpoint;
 mod connection;
+mod copy;
 mod lane;
 mod migrations;
 mod place;
@@ -27,6 +28,7 @@ use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 use futures::future::BoxFuture;
 
 pub use backup::{backup, quick_check};
+pub(super) use copy::File;
 
 use self::{lane::Lane, reader::Reader, write_lock::Wait, writer::Writer};
 use super::{OpenError, Options, Store};

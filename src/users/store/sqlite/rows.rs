@@ -21,13 +21,11 @@ use crate::{
 /// Loads what a batch names. Single rows in a loop: SQLite runs in this process, a statement costs about 2 µs.
 pub(super) fn load(connection: &Connection, wanted: &Wanted<'_>) -> rusqlite::Result<(WorkingSet, Inbox)> {
     let mut users = WorkingSet::default();
-    if !wanted.usernames.is_empty() {
-        let mut select = connection
-            .prepare_cached("SELECT username, email, points, status FROM users WHERE username = ?")?;
-        for username in &wanted.usernames {
-            if let Some(user) = select.query_row([username.as_str()], user).optional()? {
-                users.add(user);
-            }
+    let mut select =
+        connection.prepare_cached("SELECT username, email, points, status FROM users WHERE username = ?")?;
+    for username in wanted.usernames() {
+        if let Some(user) = select.query_row([username.as_str()], user).optional()? {
+            users.add(user);
         }
     }
     for list in &wanted.pages {
@@ -70,7 +68,7 @@ pub(super) fn save(
          ON CONFLICT (username) DO UPDATE
          SET email = excluded.email, points = excluded.points, status = excluded.status",
     )?;
-    for User { username, email, points, status } in users.changed() {
+    for (_, User { username, email, points, status }) in users.changed() {
         upsert.execute(params![username.as_str(), email.as_str(), points.as_i64(), status.as_str()])?;
     }
     let mut insert = connection.prepare_cached(
@@ -83,7 +81,7 @@ pub(super) fn save(
     Ok(())
 }
 
-fn user(row: &Row<'_>) -> rusqlite::Result<User> {
+pub(super) fn user(row: &Row<'_>) -> rusqlite::Result<User> {
     Ok(User {
         username: Username::stored(row.get(0)?),
         email: Email::stored(row.get(1)?),
@@ -103,18 +101,29 @@ fn unreadable(column: usize, error: String) -> Error {
 /// An idempotency key as it is stored: a UUID in its usual form as its 16 bytes, anything else as text. No two ids
 /// are stored alike, as no other text is that form of the same UUID.
 #[derive(Debug, PartialEq, Eq)]
-enum MessageId<'a> {
+pub(super) enum MessageId<'a> {
     Uuid([u8; 16]),
     Text(&'a str),
 }
 
 impl<'a> MessageId<'a> {
-    fn of(id: &'a str) -> Self {
+    pub(super) fn of(id: &'a str) -> Self {
         let mut buffer = Uuid::encode_buffer();
         match Uuid::try_parse(id) {
             Ok(uuid) if *uuid.hyphenated().encode_lower(&mut buffer) == *id => Self::Uuid(uuid.into_bytes()),
             _ => Self::Text(id),
         }
+    }
+}
+
+/// The id that a row was stored with.
+pub(super) fn stored_id(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    match row.get_ref(column)? {
+        ValueRef::Blob(bytes) => {
+            let uuid = Uuid::from_slice(bytes).map_err(|error| unreadable(column, error.to_string()))?;
+            Ok(uuid.hyphenated().to_string())
+        }
+        text => Ok(text.as_str()?.to_owned()),
     }
 }
 

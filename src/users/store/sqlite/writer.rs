@@ -14,7 +14,7 @@ use super::{
     connection::{BUSY_TIMEOUT, open_for_writing},
     lane::Work,
     place::{Place, failed},
-    purge::Purge,
+    purge,
     session::Session,
     transaction,
     write_lock::{Wait, WriteLock},
@@ -24,7 +24,7 @@ use crate::{
     service::{Reply, Request, Unavailable},
     users::{
         commands::Command,
-        store::{OpenError, Options},
+        store::{OpenError, Options, purge::Purge},
     },
 };
 
@@ -64,7 +64,7 @@ impl Writer {
     fn purge(&mut self) -> Result<usize, Unavailable> {
         let _held = self.lock.acquire().map_err(|error| self.session.unavailable(&error.to_string()))?;
         let (purge, wall) = (&mut self.purge, (self.options.clock)());
-        self.session.with("forget old replies", |connection| purge.step(connection, wall))
+        self.session.with("forget old replies", |connection| purge::step(purge, connection, wall))
     }
 
     /// Only for the mutant that answers first.

@@ -1,22 +1,21 @@
-//! The schema and its versions.
-//!
-//! A migration first widens the schema (expand), so that workers one version older keep working beside newer ones;
-//! only a later one takes away what they needed (contract), and raises `oldest_worker` in `schema_compatibility`.
+//! The schema and its versions; see [`crate::users::store::schema`].
 
-use std::{error::Error, path::Path};
+use std::path::Path;
 
 use refinery::{Migration, Runner};
 use rusqlite::{Connection, OptionalExtension};
 
-use crate::users::store::{OpenError, sqlite::connection::failed};
+pub(super) use crate::users::store::schema::HISTORY;
+use crate::users::store::{
+    OpenError,
+    schema::{self, Known, Standing},
+    sqlite::connection::failed,
+};
 
 /// Stands in the header of our databases; see the first migration.
 pub(super) const APPLICATION_ID: i64 = 0x5262_7479;
 
 const ALL: &[(&str, &str)] = &[("V1__users_and_inbox", include_str!("V1__users_and_inbox.sql"))];
-
-/// The table of the migrations that were applied.
-pub(super) const HISTORY: &str = "refinery_schema_history";
 
 /// Applies the migrations that are missing. To be called under the write lock, as several workers may start at once.
 ///
@@ -27,34 +26,16 @@ pub(super) fn apply(connection: &mut Connection, path: &Path) -> Result<(), Open
 }
 
 fn apply_all(connection: &mut Connection, path: &Path, all: &[(&str, &str)]) -> Result<(), OpenError> {
-    let known = parse(all, path)?;
-    let newest_known = known.iter().map(Migration::version).max().unwrap_or_default();
-    let standing = Standing::of(connection).map_err(|error| failed("read the schema of", path, &error))?;
-    if standing.version <= i64::from(newest_known) {
-        return migrate(connection, &known).map_err(|error| explained(path, &error));
+    let place = path.display().to_string();
+    let known = Known::parse(all, &place)?;
+    let standing = standing(connection).map_err(|error| failed("read the schema of", path, &error))?;
+    if !known.is_behind(standing) {
+        return migrate(connection, &known.migrations).map_err(|error| explained(path, &error));
     }
-    let applied = Runner::new(&known).get_applied_migrations(connection);
-    let applied = applied.map_err(|error| explained(path, &error))?;
-    if let Some(other) = known.iter().find(|migration| !applied.contains(migration)) {
-        return Err(OpenError::Refused(format!(
-            "{}: {other} was applied with another content",
-            path.display()
-        )));
-    }
-    if standing.oldest_worker > i64::from(newest_known) {
-        return Err(OpenError::Refused(format!(
-            "{} has schema version {}, and programs that know none from version {} on must not use it; this one \
-             knows version {newest_known}: use a newer program",
-            path.display(),
-            standing.version,
-            standing.oldest_worker
-        )));
-    }
-    tracing::info!(
-        path = %path.display(), schema = standing.version, known = newest_known,
-        "the database's schema is newer than this program, and admits it"
-    );
-    Ok(())
+    let applied = Runner::new(&known.migrations)
+        .get_applied_migrations(connection)
+        .map_err(|error| explained(path, &error))?;
+    known.admit(standing, &applied)
 }
 
 fn migrate(connection: &mut Connection, known: &[Migration]) -> Result<(), refinery::Error> {
@@ -75,31 +56,18 @@ fn pass_at_each_commit(connection: &mut Connection, on: bool) {
     connection.commit_hook(on.then_some(rolls_back)).expect("the connection is this process's own");
 }
 
-/// The newest migration that was applied, and the oldest one that a worker may stop at.
-struct Standing {
-    version: i64,
-    oldest_worker: i64,
-}
-
-impl Standing {
-    fn of(connection: &Connection) -> rusqlite::Result<Self> {
-        let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).optional();
-        if number(&format!("SELECT 1 FROM sqlite_schema WHERE name = '{HISTORY}'"))?.is_none() {
-            return Ok(Self { version: 0, oldest_worker: 0 });
-        }
-        let version = number(&format!("SELECT max(version) FROM {HISTORY}"))?.flatten().unwrap_or_default();
-        // A start that was cut off may have left the history without the first migration.
-        let oldest_worker = match version {
-            0 => 0,
-            _ => number("SELECT oldest_worker FROM schema_compatibility")?.flatten().unwrap_or(version),
-        };
-        Ok(Self { version, oldest_worker })
+fn standing(connection: &Connection) -> rusqlite::Result<Standing> {
+    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).optional();
+    if number(&format!("SELECT 1 FROM sqlite_schema WHERE name = '{HISTORY}'"))?.is_none() {
+        return Ok(Standing::default());
     }
-}
-
-fn parse(all: &[(&str, &str)], path: &Path) -> Result<Vec<Migration>, OpenError> {
-    let parsed = all.iter().map(|(name, sql)| Migration::unapplied(name, sql));
-    parsed.collect::<Result<_, _>>().map_err(|error| explained(path, &error))
+    let version = number(&format!("SELECT max(version) FROM {HISTORY}"))?.flatten().unwrap_or_default();
+    // A start that was cut off may have left the history without the first migration.
+    let oldest_worker = match version {
+        0 => 0,
+        _ => number("SELECT oldest_worker FROM schema_compatibility")?.flatten().unwrap_or(version),
+    };
+    Ok(Standing { version, oldest_worker })
 }
 
 /// A database that is busy or full may do later; anything else needs somebody.
@@ -108,14 +76,10 @@ fn explained(path: &Path, error: &refinery::Error) -> OpenError {
         refinery::error::Kind::Connection(_, source) => source.downcast_ref::<rusqlite::Error>(),
         _ => None,
     };
-    if let Some(error) = from_sqlite {
-        return failed("migrate", path, error);
+    match from_sqlite {
+        Some(error) => failed("migrate", path, error),
+        None => schema::refused(&path.display().to_string(), error),
     }
-    let source = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-    OpenError::Refused(format!(
-        "cannot migrate {}: {error}{source}; it was made by another build of this program: use that one, or another path",
-        path.display()
-    ))
 }
 
 #[cfg(test)]
