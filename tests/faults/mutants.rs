@@ -13,7 +13,7 @@ fn hunting_ground(mutant: &str) -> &'static [&'static str] {
         "array-apart" => &["killed before commit", "killed after commit", "kill storm"],
         "unsynced-commit" => &["commits are synced"],
         "stream-end-swallowed" => &["queue deleted and made again"],
-        "ack-over-gap" => &["kill storm", "killed before ack", "killed mid batch", "killed before commit"],
+        "ack-over-gap" => &["killed mid batch", "killed before commit", "killed before ack", "kill storm"],
         "suspects-not-alone" => &["delivery limit reached"],
         "nack-ignored" => &["dead-letter queue full"],
         _ => &["acknowledgements lost", "kill storm"],

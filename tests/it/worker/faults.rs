@@ -86,7 +86,7 @@ async fn a_batch_is_kept_while_another_program_locks_the_store_and_then_done_onc
     foreign.end();
     for _ in 0..50 {
         let reply = stage.replies.next().await;
-        assert!(status(&reply) == 200 && !is_replayed(&reply));
+        assert_eq!((status(&reply), is_replayed(&reply)), (200, false), "{}", worker.log());
     }
     assert_eq!(points(stage.place.store(), "ann"), 50);
     let log = stage.end(worker, &[]).await;
