@@ -75,17 +75,17 @@ bench: ## Measure the worker beside a bare echo (QUICK=1: a minute; BENCH=--help
 # Compiled as a release is, but with failpoints, and beside it: target/release holds what may be used.
 FAULTS_BUILD := --locked --profile faults --features failpoints --test faults
 MINUTES ?= 10
-faults: ## Break workers, broker, store and lines on purpose: the whole matrix (FAULTS=--help lists the options)
+faults: ## Break workers, broker, store and lines on purpose: the whole matrix (FAULTS=--help: the options; STORE=postgres)
 	@cargo test $(FAULTS_BUILD) --no-run
-	@tests/with-broker.sh cargo test $(FAULTS_BUILD) -- $(FAULTS)
+	@STORE=$(TEST_STORE) tests/with-broker.sh cargo test $(FAULTS_BUILD) -- $(FAULTS)
 
 soak: ## Random faults for MINUTES (make soak MINUTES=60)
 	@cargo test $(FAULTS_BUILD) --no-run
-	@tests/with-broker.sh cargo test $(FAULTS_BUILD) -- --soak $(MINUTES) $(FAULTS)
+	@STORE=$(TEST_STORE) tests/with-broker.sh cargo test $(FAULTS_BUILD) -- --soak $(MINUTES) $(FAULTS)
 
 mutants: ## Plant mistakes in the workers, and see that the faults find each of them
 	@cargo test $(FAULTS_BUILD) --no-run
-	@tests/with-broker.sh cargo test $(FAULTS_BUILD) -- --mutants $(FAULTS)
+	@STORE=$(TEST_STORE) tests/with-broker.sh cargo test $(FAULTS_BUILD) -- --mutants $(FAULTS)
 
 clean: down ## Stop everything and delete what was built and stored
 	@$(POSTGRES) delete

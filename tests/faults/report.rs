@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs, time::Duration};
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use tokio::time::Instant;
 
-use crate::{cells::Cell, judge::Verdict, options::Options};
+use crate::{cells::Cell, judge::Verdict, options::Options, store};
 
 pub struct Report {
     began: Instant,
@@ -123,9 +123,10 @@ impl Report {
         let (runs, commands, repetitions) =
             (total(|sum| sum.runs), total(|sum| sum.commands), total(|sum| sum.repetitions));
         let text = format!(
-            "{table}\n\n{runs} runs, {commands} commands and {repetitions} repetitions of them in {:.1} minutes (seed {seed}, \
+            "{table}\n\n{runs} runs, {commands} commands and {repetitions} repetitions of them in {:.1} minutes (seed {seed}, {}, \
              {} workers, {} clients): {} lost, {} doubled, {} histories not linearizable, {} other violations.\n",
             self.began.elapsed().as_secs_f64() / 60.0,
+            if store::is_postgres() { "PostgreSQL" } else { "SQLite" },
             options.workers,
             options.clients,
             total(|sum| sum.lost),
