@@ -20,10 +20,7 @@ use crate::{
     gauge::Gauge,
     stage::Stage,
     store,
-    support::{
-        process::Place,
-        vhost::{Vhost, request},
-    },
+    support::{process::Place, vhost::Vhost},
     workload::{
         Workload,
         caller::{ARRAY_USERS, array_user, id},
@@ -177,31 +174,18 @@ async fn connect(vhost: &Vhost) -> Connection {
     }
 }
 
-/// Waits until nothing is ready or unacknowledged, as the broker counts.
+/// Waits until no message is ready. What a worker then still holds it finishes when it is asked to stop, or it is ready
+/// again at the end.
 async fn drained(vhost: &Vhost) -> Vec<Violation> {
     let until = Instant::now() + DRAIN_MAX;
     loop {
-        let path = format!("/api/queues/{}?disable_stats=true&enable_queue_totals=true", vhost.name());
-        let management = vhost.management_url().clone();
-        let queues = tokio::task::block_in_place(|| request(&management, "GET", &path, None));
-        let busy: Vec<_> = queues
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter(|queue| {
-                queue["name"].as_str().is_some_and(|name| name.starts_with("users.") && name != "users.dead")
-            })
-            .filter(|queue| queue["messages"].as_u64() != Some(0))
-            .map(|queue| format!("{}: {}", queue["name"], queue["messages"]))
-            .collect();
+        let counts = counts(vhost).await;
+        let busy: Vec<_> = counts.iter().filter(|(_, ready, _)| *ready > 0).collect();
         if busy.is_empty() {
             return Vec::new();
         }
         if Instant::now() > until {
-            return vec![wrong(
-                "drained",
-                format!("after {DRAIN_MAX:?} there are still {}", busy.join(", ")),
-            )];
+            return vec![wrong("drained", format!("after {DRAIN_MAX:?} there is still {busy:?}"))];
         }
         sleep(Duration::from_millis(100)).await;
     }
