@@ -84,4 +84,10 @@ named! {
     SuspectsNotAlone = "suspects-not-alone",
     /// A dead letter that the broker did not take is acknowledged all the same.
     NackIgnored = "nack-ignored",
+    /// Rows are locked in another order by each session.
+    LocksUnsorted = "locks-unsorted",
+    /// That another worker has inserted a row first is not noticed.
+    LostRaceIgnored = "lost-race-ignored",
+    /// A commit whose outcome is not known is taken for one that failed.
+    UnknownCommitFailed = "unknown-commit-failed",
 }

@@ -76,6 +76,10 @@ pub async fn judge(mut stage: Stage) -> (Verdict, Place) {
         stage.workload.abandon().await;
     }
     violations.extend(resources(&stage.gauge).await);
+    let deadlocks = store::deadlocks(stage.place.store()).saturating_sub(stage.deadlocks);
+    if deadlocks > 0 {
+        violations.push(wrong("deadlock", format!("the server broke {deadlocks} deadlocks")));
+    }
     violations.extend(stage.found.iter().map(|what| wrong("cell", what)));
     let starts = stage.fleet.starts();
     violations.extend(stage.fleet.stop().await.into_iter().map(|what| wrong("worker", what)));

@@ -15,6 +15,9 @@ fn hunting_ground(mutant: &str) -> &'static [&'static str] {
         "stream-end-swallowed" => &["queue deleted and made again"],
         "ack-over-gap" => &["killed mid batch", "killed before commit", "killed before ack", "kill storm"],
         "suspects-not-alone" => &["delivery limit reached"],
+        "locks-unsorted" => &["sessions terminated", "rolling restart"],
+        "lost-race-ignored" => &["sessions terminated", "kill storm", "rolling restart"],
+        "unknown-commit-failed" => &["answers to commits lost"],
         "nack-ignored" => &["dead-letter queue full"],
         _ => &["acknowledgements lost", "kill storm"],
     }
@@ -23,13 +26,17 @@ fn hunting_ground(mutant: &str) -> &'static [&'static str] {
 /// Mistakes that are planted only in the store on SQLite.
 const OF_SQLITE: [&str; 3] = ["reply-before-commit", "array-apart", "unsynced-commit"];
 
+/// Mistakes that are planted only in the store on PostgreSQL.
+const OF_POSTGRES: [&str; 3] = ["locks-unsorted", "lost-race-ignored", "unknown-commit-failed"];
+
 /// Mistakes that the short suite plants.
 const QUICK: [&str; 2] = ["no-inbox", "ack-before-commit"];
 
 /// Plants every mistake; whether each was found.
 pub async fn hunt(options: &Options) -> bool {
     let seed = options.seed();
-    let wanted = MUTANTS.iter().filter(|mutant| !store::is_postgres() || !OF_SQLITE.contains(mutant));
+    let of_the_other = if store::is_postgres() { OF_SQLITE } else { OF_POSTGRES };
+    let wanted = MUTANTS.iter().filter(|mutant| !of_the_other.contains(mutant));
     hunt_for(&wanted.copied().collect::<Vec<_>>(), options, seed).await
 }
 

@@ -17,7 +17,8 @@ use crate::{
     judge::{Verdict, judge},
     options::Options,
     report::Report,
-    stage::{Stage, Wanted},
+    stage::{Stage, Wanted, folder},
+    store,
     support::process::Place,
 };
 
@@ -115,21 +116,27 @@ pub async fn run(cell: &Cell, options: &Options, seed: u64, mutant: Option<&str>
     if !verdict.violations.is_empty() && mutant.is_none() {
         keep(cell, seed, &place);
     }
-    unmount(&place);
+    if cell.needs_root {
+        unmount(&place);
+    }
     verdict
 }
 
 fn unmount(place: &Place) {
-    // Only a small disk is mounted.
-    let _ = Command::new("umount").arg("-ql").arg(place.file("")).status();
+    let _ = Command::new("umount").arg("-l").arg(folder(place)).status();
 }
 
 /// Keeps the store and the workers' logs for whoever looks into it.
 fn keep(cell: &Cell, seed: u64, place: &Place) {
-    let folder = kept(cell, seed);
-    let _ = std::fs::create_dir_all(&folder);
-    let _ = Command::new("cp").arg("-r").arg(place.file(".")).arg(&folder).status();
-    eprintln!("  store and logs are kept in {}", folder.display());
+    let kept = kept(cell, seed);
+    let _ = std::fs::create_dir_all(&kept);
+    let mut copy = Command::new("cp");
+    copy.arg("-r").arg(place.file("."));
+    if !store::is_postgres() {
+        copy.arg(folder(place).join("."));
+    }
+    let _ = copy.arg(&kept).status();
+    eprintln!("  store and logs are kept in {}", kept.display());
 }
 
 fn kept(cell: &Cell, seed: u64) -> PathBuf {

@@ -1,6 +1,6 @@
 //! Where a cell plays: a virtual host, a store, workers, clients, and a proxy before each of the two.
 
-use std::{collections::BTreeMap, fs, process::Command, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
 
 use fastrand::Rng;
 use serde_json::{Value, json};
@@ -52,6 +52,8 @@ pub struct Stage {
     pub fleet: Fleet,
     pub workload: Workload,
     pub gauge: Gauge,
+    /// As many as there were before; a cell that makes some itself counts them.
+    pub deadlocks: i64,
     /// What the cell itself found.
     pub found: Vec<String>,
 }
@@ -74,6 +76,7 @@ impl Stage {
             true => Some(Proxy::before(store, rng.u64(..)).await),
             false => None,
         };
+        let deadlocks = store::deadlocks(place.store());
         let through = |line: &Proxy| {
             let url = line.url(&url);
             format!("{url}{}{HEARTBEAT}", if url.contains('?') { "&" } else { "?" })
@@ -105,6 +108,7 @@ impl Stage {
             fleet,
             workload,
             gauge,
+            deadlocks,
             found: Vec::new(),
         }
     }
@@ -173,9 +177,14 @@ impl Stage {
     }
 }
 
+/// Where the store lies, if it is a file.
+pub fn folder(place: &Place) -> &Path {
+    place.store().path().parent().expect("a file lies in a folder")
+}
+
 /// Room for the load, and little to fill.
 fn mount_small(place: &Place) {
     let mounted =
-        Command::new("mount").args(["-t", "tmpfs", "-o", "size=96m", "tmpfs"]).arg(place.file("")).status();
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=96m", "tmpfs"]).arg(folder(place)).status();
     assert!(mounted.is_ok_and(|status| status.success()), "a small file system can be mounted");
 }

@@ -50,6 +50,14 @@ pub fn end(store: &Database) -> End {
     End { users, inbox, ..End::default() }
 }
 
+/// How often the server has had to break a deadlock.
+pub fn deadlocks(store: &Database) -> i64 {
+    match is_postgres() {
+        true => store.number("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"),
+        false => 0,
+    }
+}
+
 const SCRIPT: &str = "bin/postgres.sh";
 
 /// Signals the server: the one that `tests/with-broker.sh` started, never another one.

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::Cell;
 use crate::{
     check::End,
-    stage::Stage,
+    stage::{Stage, folder},
     support::database::{Database, ForeignWriter},
 };
 
@@ -94,7 +94,7 @@ async fn file_size(stage: &mut Stage) {
 
 /// The database's folder is a small file system that another file fills.
 async fn disk_full(stage: &mut Stage) {
-    let filler = stage.place.file("filler");
+    let filler = folder(&stage.place).join("filler");
     let fill = async |stage: &mut Stage| {
         let _ = Command::new("dd")
             .args(["if=/dev/zero", &format!("of={}", filler.display()), "bs=64k", "status=none"])

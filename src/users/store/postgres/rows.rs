@@ -6,6 +6,7 @@ use tokio_postgres::{Row, types::ToSql};
 
 use super::{fault::Fault, session::Session};
 use crate::{
+    failpoints::mutant,
     service::{
         Fingerprint,
         inbox::{Inbox, StoredReply},
@@ -20,6 +21,8 @@ use crate::{
 /// In the order of the keys, which all workers lock in.
 const LOCK_USERS: &str =
     "SELECT username, email, points, status FROM users WHERE username = ANY($1) ORDER BY username FOR UPDATE";
+const LOCK_USERS_UNSORTED: &str = "SELECT username, email, points, status FROM users WHERE username = ANY($1) \
+                                   ORDER BY md5(username || pg_backend_pid()) FOR UPDATE";
 const FIND_USERS: &str = "SELECT username, email, points, status FROM users WHERE username = ANY($1)";
 const FIND_PAGES: &str = "
     SELECT u.username, u.email, u.points, u.status, page.number
@@ -75,8 +78,9 @@ pub(super) async fn load(
     let sizes: Vec<i64> = pages.iter().map(|list| i64::from(list.limit.get()) + 1).collect();
     let commands: Vec<&str> = replies.iter().map(|(command, _)| *command).collect();
     let ids: Vec<&[u8]> = replies.iter().map(|(_, id)| id.as_bytes()).collect();
+    let lock_users = if mutant!(LocksUnsorted) { LOCK_USERS_UNSORTED } else { LOCK_USERS };
     let needed = [
-        (LOCK_USERS, written.len()),
+        (lock_users, written.len()),
         (FIND_USERS, read.len()),
         (FIND_PAGES, pages.len()),
         (FIND_REPLIES, replies.len()),
@@ -85,7 +89,7 @@ pub(super) async fn load(
     // `join!` polls in this order, and the first poll sends.
     let (begun, locked, found, listed, answered, ended) = join!(
         execute(session, around.before),
-        select(session, LOCK_USERS, written.len(), [&written]),
+        select(session, lock_users, written.len(), [&written]),
         select(session, FIND_USERS, read.len(), [&read]),
         select(session, FIND_PAGES, pages.len(), [&after, &sizes]),
         select(session, FIND_REPLIES, ids.len(), [&commands, &ids]),
@@ -159,7 +163,8 @@ pub(super) async fn save(
         ),
     );
     let (inserted, changed, remembered) = (inserted?, changed?, remembered?);
-    if (inserted, changed, remembered) == (created.len() as u64, updated.len() as u64, fresh.len() as u64) {
+    let sent = (created.len() as u64, updated.len() as u64, fresh.len() as u64);
+    if (inserted, changed, remembered) == sent || mutant!(LostRaceIgnored) {
         Ok(())
     } else {
         Err(Fault::Outrun)

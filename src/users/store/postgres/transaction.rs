@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    failpoints::failpoint,
+    failpoints::{failpoint, mutant},
     service::{Reply, Request, Unavailable, batch},
     users::{
         commands::Command,
@@ -63,6 +63,9 @@ pub(super) async fn run(
     loop {
         let fault = match timeout(GIVE_UP, run_once(sessions, mode, requests, options)).await {
             Ok(Ok(replies)) => return Ok(replies),
+            Ok(Err(Fault::Uncertain(_))) if mutant!(UnknownCommitFailed) => {
+                return Ok(requests.iter().map(|_| batch::internal("the commit failed")).collect());
+            }
             Ok(Err(fault)) => fault,
             Err(_) => Fault::NoSession(format!("nothing was answered within {GIVE_UP:?}")),
         };
