@@ -249,8 +249,8 @@ impl<S: Service> Lane<S> {
             _ if self.ending.is_some() => source.consumer = Consumer::Ended,
             // Only now has every delivery of the old consumer been taken in, so that acknowledgements keep their order.
             Consumer::Growing => {
-                let stream = source.consume(index, self.context.batch_max.saturating_mul(2)).await?;
                 source.consumer = Consumer::Full;
+                let stream = source.consume(index, self.context.batch_max.saturating_mul(2)).await?;
                 debug!(queue = source.queue, "consuming at full prefetch");
                 self.incoming.get_mut().push(stream);
             }
@@ -287,8 +287,12 @@ impl Source {
         Ok(())
     }
 
+    /// The consumer's name, another one when it is made anew: what the old one was given may not be acknowledged yet,
+    /// and the broker would deliver it once more to a consumer of the same name, or fail and close the connection
+    /// (tried: 3.10.8).
     fn tag(&self) -> lapin::types::ShortString {
-        short(&format!("{}@{}", self.queue, process_name()))
+        let full = if self.consumer == Consumer::Full { " (full prefetch)" } else { "" };
+        short(&format!("{}@{}{full}", self.queue, process_name()))
     }
 }
 
