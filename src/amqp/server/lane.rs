@@ -23,7 +23,7 @@ use lapin::{
 };
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, trace, warn};
 
 use super::{
     Context,
@@ -154,6 +154,7 @@ impl<S: Service> Lane<S> {
                 // Last, so that a batch holds everything that has arrived.
                 () = ready(()), if committing.is_none() && !self.waiting.is_empty() => {
                     let batch = next_batch(&mut self.waiting, batch_max);
+                    trace!(batch.size = batch.len(), "batch begins");
                     committing = Some(Box::pin(answer(Arc::clone(&self.context), batch)));
                 }
                 () = sleep_until(idle_at), if running && self.pace == Pace::OneByOne && committing.is_none() => {
@@ -165,6 +166,8 @@ impl<S: Service> Lane<S> {
 
     /// Takes in what has arrived.
     async fn take(&mut self, chunk: Vec<Incoming>) -> Result<(), SessionError> {
+        let come = chunk.iter().filter(|incoming| matches!(incoming, Incoming::Delivery(_))).count();
+        trace!(deliveries = come, "deliveries have come");
         for incoming in chunk {
             match incoming {
                 Incoming::Delivery(arrived) if self.pace == Pace::Full && arrived.is_suspect() => {
