@@ -226,6 +226,24 @@ async fn an_error_is_handled_as_its_place_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_acknowledged_yet_comes_once_although_its_queue_is_consumed_anew() {
+    let mut stage = stage_with_ann().await;
+    let worker = failing(&stage.vhost, &stage.place, "before_ack=sleep(3000)@1");
+    award(&stage, "first").await;
+    worker.wait_for_log("\"queue\":\"users.award\"").await;
+    let ids = ["first", "a0", "a1"];
+    for id in &ids[1..] {
+        award(&stage, id).await;
+    }
+    for id in ids {
+        let reply = stage.replies.next().await;
+        assert_eq!((correlation(&reply).as_str(), is_replayed(&reply)), (id, false), "{}", worker.log());
+    }
+    stage.end(worker, &[]).await;
+    assert!(replies_left(&mut stage).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_sleep_holds_its_moment_up() {
     let mut stage = stage_with_ann().await;
     let worker =

@@ -147,7 +147,8 @@ def message_is_taken(ui):
     """A new worker takes it"""
     workers("start", 1)
     eventually("no message waits", lambda: same(ui.ready(), 0))
-    eventually("the new consumer is seen", lambda: same(ui.consumer_tags(), [f"users.create@{worker_name()}"]))
+    tag = f"users.create@{worker_name()} (full prefetch)"
+    eventually("the new consumer is seen", lambda: same(ui.consumer_tags(), [tag]))
     is_created("carl")
 
 

@@ -23,7 +23,7 @@ use lapin::{
 };
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, trace, warn};
 
 use super::{
     Context,
@@ -154,6 +154,7 @@ impl<S: Service> Lane<S> {
                 // Last, so that a batch holds everything that has arrived.
                 () = ready(()), if committing.is_none() && !self.waiting.is_empty() => {
                     let batch = next_batch(&mut self.waiting, batch_max);
+                    trace!(batch.size = batch.len(), "batch begins");
                     committing = Some(Box::pin(answer(Arc::clone(&self.context), batch)));
                 }
                 () = sleep_until(idle_at), if running && self.pace == Pace::OneByOne && committing.is_none() => {
@@ -165,6 +166,8 @@ impl<S: Service> Lane<S> {
 
     /// Takes in what has arrived.
     async fn take(&mut self, chunk: Vec<Incoming>) -> Result<(), SessionError> {
+        let come = chunk.iter().filter(|incoming| matches!(incoming, Incoming::Delivery(_))).count();
+        trace!(deliveries = come, "deliveries have come");
         for incoming in chunk {
             match incoming {
                 Incoming::Delivery(arrived) if self.pace == Pace::Full && arrived.is_suspect() => {
@@ -249,8 +252,8 @@ impl<S: Service> Lane<S> {
             _ if self.ending.is_some() => source.consumer = Consumer::Ended,
             // Only now has every delivery of the old consumer been taken in, so that acknowledgements keep their order.
             Consumer::Growing => {
-                let stream = source.consume(index, self.context.batch_max.saturating_mul(2)).await?;
                 source.consumer = Consumer::Full;
+                let stream = source.consume(index, self.context.batch_max.saturating_mul(2)).await?;
                 debug!(queue = source.queue, "consuming at full prefetch");
                 self.incoming.get_mut().push(stream);
             }
@@ -287,8 +290,12 @@ impl Source {
         Ok(())
     }
 
+    /// The consumer's name, another one when it is made anew: what the old one was given may not be acknowledged yet,
+    /// and the broker would deliver it once more to a consumer of the same name, or fail and close the connection
+    /// (tried: 3.10.8).
     fn tag(&self) -> lapin::types::ShortString {
-        short(&format!("{}@{}", self.queue, process_name()))
+        let full = if self.consumer == Consumer::Full { " (full prefetch)" } else { "" };
+        short(&format!("{}@{}{full}", self.queue, process_name()))
     }
 }
 
