@@ -29,6 +29,9 @@ const OF_SQLITE: [&str; 3] = ["reply-before-commit", "array-apart", "unsynced-co
 /// Mistakes that are planted only in the store on PostgreSQL.
 const OF_POSTGRES: [&str; 3] = ["locks-unsorted", "lost-race-ignored", "unknown-commit-failed"];
 
+/// How often the cells are gone through.
+const ROUNDS: u64 = 3;
+
 /// Mistakes that the short suite plants.
 const QUICK: [&str; 2] = ["no-inbox", "ack-before-commit"];
 
@@ -72,9 +75,11 @@ async fn hunt_for(mutants: &[&str], options: &Options, seed: u64) -> bool {
 /// The cell, the check and the violation that found it.
 async fn find(mutant: &str, options: &Options, seed: u64) -> Option<Vec<String>> {
     let cells = cells::all();
-    for name in hunting_ground(mutant) {
+    // A kill has to come at the right moment, so that each is tried with another seed if need be.
+    let tries = (0..ROUNDS).flat_map(|round| hunting_ground(mutant).iter().map(move |name| (round, name)));
+    for (round, name) in tries {
         let cell = cells.iter().find(|cell| cell.name == *name).unwrap_or_else(|| panic!("no cell {name}"));
-        let verdict = run::run(cell, options, seed, Some(mutant)).await;
+        let verdict = run::run(cell, options, seed + round, Some(mutant)).await;
         if let Some(violation) = verdict.violations.first() {
             let mut checks: Vec<_> = verdict.violations.iter().map(|violation| violation.check).collect();
             checks.sort_unstable();
