@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use rustix::process::Signal;
-use tokio::{task::block_in_place, time::sleep};
+use tokio::{
+    task::block_in_place,
+    time::{sleep, timeout},
+};
 
 use super::Cell;
 use crate::{
@@ -81,8 +84,17 @@ async fn rows_locked(stage: &mut Stage) {
 
 /// The server commits, and the line breaks before it can say so.
 async fn commits_cut(stage: &mut Stage) {
-    let cut =
-        async |stage: &mut Stage| stage.store_line().cut_at(Direction::ToServer, b"COMMIT", b"COMMIT\0");
+    let cut = async |stage: &mut Stage| {
+        let cuts = stage.store_line().counters().cuts;
+        stage.store_line().cut_at(Direction::ToServer, b"COMMIT", b"COMMIT\0");
+        let is_cut = async {
+            while stage.store_line().counters().cuts == cuts {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        // Nothing may be written for a while, as workers are making up for the last cut.
+        let _ = timeout(Duration::from_secs(5), is_cut).await;
+    };
     stage.until_over(Duration::from_millis(200), cut).await;
     if stage.store_line().counters().cuts == 0 {
         stage.wrong("the fault did not happen: no answer to a commit was cut off");
