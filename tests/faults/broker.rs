@@ -26,14 +26,6 @@ pub fn kill() {
 /// Starts it again, with its data.
 pub async fn start() {
     script::run(SCRIPT, &["up"]).await;
-    hasten_dead_letters().await;
-}
-
-/// Shortens the time (3 minutes) after which the broker tries again to move a message that the dead-letter queue did not
-/// take. Queues that are made from then on keep to it, until the broker
-/// is started again.
-pub async fn hasten_dead_letters() {
-    ctl(&["eval", "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 2000)."]).await;
 }
 
 /// An operator's command.

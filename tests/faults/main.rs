@@ -36,7 +36,6 @@ fn main() -> ExitCode {
     }
     let runtime = tokio::runtime::Runtime::new().expect("the runtime starts");
     let clean = runtime.block_on(async {
-        broker::hasten_dead_letters().await;
         match options.mode() {
             Mode::Matrix => run::matrix(&options).await,
             Mode::Soak(time) => run::soak(&options, time).await,

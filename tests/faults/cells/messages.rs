@@ -9,12 +9,14 @@ use lapin::{
 };
 
 use serde_json::json;
-use tokio::time::{sleep, timeout};
+use tokio::{
+    task::block_in_place,
+    time::{Instant, sleep, timeout},
+};
 
 use super::Cell;
-use crate::stage::Stage;
+use crate::{stage::Stage, support::vhost::request};
 
-/// The broker itself moves what a worker rejects, again and again until the dead-letter queue takes it.
 const SET_ASIDE_MAX: Duration = Duration::from_secs(60);
 
 pub fn cells() -> Vec<Cell> {
@@ -41,18 +43,42 @@ async fn hostile(stage: &mut Stage) {
     all_set_aside(stage, sent).await;
 }
 
-/// The dead-letter queue takes nothing for a while. What cannot be set aside must not be acknowledged meanwhile.
+/// The dead-letter queue takes nothing for a while. What cannot be set aside must not be acknowledged meanwhile: it is
+/// rejected, and the broker keeps it until it can move it, which it tries every three minutes. The queue is one that no
+/// client uses, so that what is in it can be counted.
 async fn dead_letters_full(stage: &mut Stage) {
     let full = json!({"max-length": 3, "overflow": "reject-publish"});
     stage.set_policy("full", "^users\\.dead$", Some(full));
     let mut sent = 0;
     let publish = async |stage: &mut Stage| {
-        stage.vhost.publish("users.award", b"{}", BasicProperties::default()).await;
+        stage.vhost.publish("users.list", b"{\"limit\":-1}", BasicProperties::default()).await;
         sent += 1;
     };
     stage.until_over(Duration::from_millis(100), publish).await;
     stage.set_policy("full", "^users\\.dead$", None);
-    all_set_aside(stage, sent).await;
+    let until = Instant::now() + SET_ASIDE_MAX;
+    loop {
+        let (kept, dead) = (messages(stage, "users.list"), stage.vhost.ready("users.dead").await);
+        if kept + u64::from(dead) == u64::from(sent) {
+            return;
+        }
+        if Instant::now() > until {
+            let told = format!(
+                "of {sent} messages that nobody can answer {dead} are set aside, and {kept} are kept"
+            );
+            stage.wrong(told);
+            return;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// All messages of a queue, also those that wait to be moved, as the broker's statistics count them every few seconds.
+fn messages(stage: &Stage, queue: &str) -> u64 {
+    let path =
+        format!("/api/queues/{}/{queue}?disable_stats=true&enable_queue_totals=true", stage.vhost.name());
+    let queue = block_in_place(|| request(stage.vhost.management_url(), "GET", &path, None));
+    queue["messages"].as_u64().unwrap_or_default()
 }
 
 async fn all_set_aside(stage: &mut Stage, sent: u32) {
