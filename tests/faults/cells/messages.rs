@@ -49,7 +49,7 @@ async fn hostile(stage: &mut Stage) {
 async fn dead_letters_full(stage: &mut Stage) {
     let full = json!({"max-length": 3, "overflow": "reject-publish"});
     stage.set_policy("full", "^users\\.dead$", Some(full));
-    let mut sent = 0;
+    let mut sent = 0_u32;
     let publish = async |stage: &mut Stage| {
         stage.vhost.publish("users.list", b"{\"limit\":-1}", BasicProperties::default()).await;
         sent += 1;
