@@ -86,7 +86,7 @@ async fn rows_locked(stage: &mut Stage) {
 async fn commits_cut(stage: &mut Stage) {
     let cut = async |stage: &mut Stage| {
         let cuts = stage.store_line().counters().cuts;
-        stage.store_line().cut_at(Direction::ToServer, b"COMMIT", b"COMMIT\0");
+        stage.store_line().cut_at(Direction::ToServer, b"; COMMIT", b"COMMIT\0");
         let is_cut = async {
             while stage.store_line().counters().cuts == cuts {
                 sleep(Duration::from_millis(5)).await;
