@@ -75,10 +75,10 @@ async fn dead_letters_full(stage: &mut Stage) {
 
 /// All messages of a queue, also those that wait to be moved, as the broker's statistics count them every few seconds.
 fn messages(stage: &Stage, queue: &str) -> u64 {
-    let path =
-        format!("/api/queues/{}/{queue}?disable_stats=true&enable_queue_totals=true", stage.vhost.name());
-    let queue = block_in_place(|| request(stage.vhost.management_url(), "GET", &path, None));
-    queue["messages"].as_u64().unwrap_or_default()
+    let path = format!("/api/queues/{}?disable_stats=true&enable_queue_totals=true", stage.vhost.name());
+    let queues = block_in_place(|| request(stage.vhost.management_url(), "GET", &path, None));
+    let found = queues.as_array().into_iter().flatten().find(|found| found["name"] == queue);
+    found.and_then(|found| found["messages"].as_u64()).expect("the broker counts the queue's messages")
 }
 
 async fn all_set_aside(stage: &mut Stage, sent: u32) {
