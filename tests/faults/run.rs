@@ -5,7 +5,7 @@ use std::{
     os::unix::process::CommandExt,
     panic::AssertUnwindSafe,
     path::PathBuf,
-    process::{Command, ExitCode},
+    process::{Command, ExitCode, Stdio},
     time::Duration,
 };
 
@@ -33,13 +33,17 @@ pub fn in_own_mounts() -> Option<ExitCode> {
     if !is_root() || env::var_os(OWN_MOUNTS).is_some() {
         return None;
     }
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation", "private", "--"]);
+        command
+    };
+    // A container may forbid it.
+    if !unshare().arg("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        return None;
+    }
     let program = env::current_exe().expect("this program has a path");
-    let error = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "--"])
-        .arg(program)
-        .args(env::args_os().skip(1))
-        .env(OWN_MOUNTS, "1")
-        .exec();
+    let error = unshare().arg(program).args(env::args_os().skip(1)).env(OWN_MOUNTS, "1").exec();
     eprintln!("cells that need a file system of their own will fail: unshare: {error}");
     None
 }

@@ -20,7 +20,7 @@ pub fn cells() -> Vec<Cell> {
         cell("killed before a checkpoint", |stage| killed_before_checkpoint(stage).boxed_local()),
         cell("limited file size", |stage| file_size(stage).boxed_local()),
         cell("disk full", |stage| disk_full(stage).boxed_local()).for_root(),
-        cell("commits are synced", |stage| synced(stage).boxed_local()).quick(),
+        cell("commits are synced", |stage| synced(stage).boxed_local()),
         cell("copied at any moment", |stage| copied(stage).boxed_local()).quick(),
     ]
 }
