@@ -134,7 +134,7 @@ impl Stage {
     }
 
     /// Makes every worker anew with a failpoint.
-    pub async fn arm(&mut self, failpoints: &str) {
+    pub fn arm(&mut self, failpoints: &str) {
         self.fleet.set("RABBITRY_FAILPOINTS", failpoints);
         self.kill_all();
     }

@@ -5,6 +5,7 @@ mod check;
 #[path = "../faults/history.rs"]
 mod history;
 
+mod ann;
 mod orders;
 mod planted;
 mod second_opinion;

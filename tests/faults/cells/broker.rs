@@ -121,7 +121,7 @@ async fn delivery_limit(stage: &mut Stage) {
         COMMANDS,
         Some(json!({"delivery-limit": 10, "dead-letter-exchange": "users.dead"})),
     );
-    stage.arm("before_commit=kill on poison").await;
+    stage.arm("before_commit=kill on poison");
     stage.go_on(0.2).await;
     let properties = lapin::BasicProperties::default().with_message_id("poison".into()).with_delivery_mode(2);
     stage.vhost.publish("users.promote", br#"{"username":"poison"}"#, properties).await;

@@ -61,7 +61,7 @@ async fn killed_at(stage: &mut Stage, moment: &str, passings: u32) {
 }
 
 async fn armed(stage: &mut Stage, failpoints: &str) {
-    stage.arm(failpoints).await;
+    stage.arm(failpoints);
     stage.go_on(1.0).await;
     stage.disarm();
 }
@@ -92,7 +92,7 @@ async fn frozen(stage: &mut Stage) {
 
 /// The frozen one holds the write lock: on SQLite everyone waits until it goes on.
 async fn frozen_writer(stage: &mut Stage) {
-    stage.arm("before_commit=stop@20").await;
+    stage.arm("before_commit=stop@20");
     stage.go_on(0.3).await;
     sleep(FROZEN).await;
     stage.fleet.unset("RABBITRY_FAILPOINTS");
@@ -112,7 +112,10 @@ async fn rolling_restart(stage: &mut Stage) {
         stage.fleet.signal(worker, Signal::TERM);
         stage.fleet.wait_for_another(worker, old).await;
         // It has to be at work before the next one goes.
-        sleep(Duration::from_millis(1500)).await;
+        let workers = u32::try_from(stage.fleet.size()).unwrap_or(u32::MAX);
+        for queue in ["users.create", "users.get", "users.award", "users.promote"] {
+            stage.vhost.wait_for_consumers(queue, workers).await;
+        }
         worker = (worker + 1) % stage.fleet.size();
     }
     let failed = failed(stage) - before;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{
+    ann::{award, create, get, promote},
     check::{self, end::End},
     history::{Action, Answer, History, Operation},
     world::{Shape, problem, simulate, to_body, user},
@@ -17,22 +18,6 @@ fn ann(status: u16, points: i64, rank: &str) -> Option<Reply> {
 
 fn refused(status: u16, code: &str) -> Option<Reply> {
     Some(problem(status, code))
-}
-
-fn create(points: i64) -> Action {
-    Action::Create { username: "ann".to_owned(), email: "ann@example.com".to_owned(), points }
-}
-
-fn award(points: i64) -> Action {
-    Action::Award { username: "ann".to_owned(), points }
-}
-
-fn get() -> Action {
-    Action::Get { username: "ann".to_owned() }
-}
-
-fn promote() -> Action {
-    Action::Promote { username: "ann".to_owned() }
 }
 
 /// Operations from one millisecond to another, with the reply that came at the end, if one came.

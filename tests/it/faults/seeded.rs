@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use super::{
+    ann::{award, create, get, promote},
     check::{
         self, Violation,
         end::{DeadLetter, Depth, End, InboxRow, UserRow},
@@ -17,22 +18,6 @@ struct Story {
     world: World,
     history: History,
     end: End,
-}
-
-fn create(points: i64) -> Action {
-    Action::Create { username: "ann".to_owned(), email: "ann@example.com".to_owned(), points }
-}
-
-fn award(points: i64) -> Action {
-    Action::Award { username: "ann".to_owned(), points }
-}
-
-fn get() -> Action {
-    Action::Get { username: "ann".to_owned() }
-}
-
-fn promote() -> Action {
-    Action::Promote { username: "ann".to_owned() }
 }
 
 fn ms(milliseconds: usize) -> Duration {
