@@ -55,11 +55,14 @@ pub const HEARTBEAT_SECONDS: u16 = 10;
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a dead letter may take to be confirmed before the broker is left to move the message.
 pub const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the broker may take to let a queue be consumed, before its neighbours go on without it.
+pub const CONSUME_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long closing a channel or a connection may take before it is dropped.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a batch is kept for a store that does not answer. It lies below the broker's consumer timeout (30
-/// minutes), at which the broker would close the channel.
-pub const STORE_PATIENCE: Duration = Duration::from_secs(20 * 60);
+/// How long a batch is kept for a store that does not answer. Three times as long lies below the broker's consumer
+/// timeout (30 minutes), at which the broker would close the channel: a delivery waits for the batch that commits, for
+/// the one that was read meanwhile, and for its own.
+pub const STORE_PATIENCE: Duration = Duration::from_secs(9 * 60);
 /// How long a store may take to say whether it is there.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Deliveries of a message from which on it is suspected of killing workers, and handled alone.

@@ -190,6 +190,13 @@ pub fn is_access_refused(error: &lapin::Error) -> bool {
         if *error.kind() == AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED))
 }
 
+/// Whether the broker refuses what was asked of one queue, rather than the whole connection: it is not there, another
+/// consumer has it for itself, or the queue fails.
+pub fn is_about_a_queue(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(error)
+        if matches!(error.kind(), AMQPErrorKind::Soft(_) | AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR)))
+}
+
 /// This process, as a person recognises it: host name and process id.
 pub fn process_name() -> String {
     format!("{}:{}", gethostname::gethostname().to_string_lossy(), std::process::id())

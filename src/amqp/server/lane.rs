@@ -32,9 +32,12 @@ use super::{
     settle::{Outlet, Settler, Settling},
 };
 use crate::{
-    amqp::{connection::process_name, queue, short},
+    amqp::{
+        connection::{is_about_a_queue, process_name},
+        queue, short,
+    },
     failpoints::mutant,
-    limits::{BATCH_BYTES_MAX, CLOSE_TIMEOUT, QUARANTINE_IDLE, QUARANTINE_SUCCESSES},
+    limits::{BATCH_BYTES_MAX, CLOSE_TIMEOUT, CONSUME_TIMEOUT, QUARANTINE_IDLE, QUARANTINE_SUCCESSES},
     service::{CommandSpec, Service},
 };
 
@@ -273,16 +276,20 @@ impl Source {
     ) -> Result<BoxStream<'static, Incoming>, SessionError> {
         // The prefetch counts for consumers that begin after it.
         self.channel.basic_qos(prefetch, BasicQosOptions { global: false }).await?;
-        let consumer = self
-            .channel
-            .basic_consume(
-                short(&self.queue),
-                self.tag(),
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            )
-            .await?;
-        Ok(tagged(consumer, index).boxed())
+        let options = BasicConsumeOptions::default();
+        let consume =
+            self.channel.basic_consume(short(&self.queue), self.tag(), options, FieldTable::default());
+        // A quorum queue without a leader answers after a minute, if ever.
+        match timeout(CONSUME_TIMEOUT, consume).await {
+            Ok(Ok(consumer)) => Ok(tagged(consumer, index).boxed()),
+            Ok(Err(error)) if is_about_a_queue(&error) => Err(self.not_served(error.to_string())),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(self.not_served(format!("no answer within {CONSUME_TIMEOUT:?}"))),
+        }
+    }
+
+    fn not_served(&self, reason: String) -> SessionError {
+        SessionError::NotServed { queue: self.queue.clone(), reason }
     }
 
     async fn cancel(&self) -> Result<(), SessionError> {

@@ -10,7 +10,15 @@ mod lane;
 mod session;
 mod settle;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    mem::discriminant,
+    slice,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::future::join_all;
 use lapin::{
@@ -143,28 +151,47 @@ impl<S: Service> Server<S> {
         Ok(())
     }
 
-    /// Sessions at full pace; when a message is suspected of killing them, each queue by itself and one by one.
+    /// All queues on one connection; when one of them ends sessions, each by itself.
     async fn work(&self, context: &Arc<Context<S>>, shutdown: &CancellationToken) {
-        let commands = &self.settings.commands;
-        loop {
-            match self.keep_session(context, commands, Pace::Full, shutdown).await {
-                End::Shutdown => return,
-                End::Recovered | End::Suspect => {}
-            }
-            warn!("handling messages one by one, each queue on a connection of its own, until it is quiet");
-            let alone = commands.iter().map(|command| {
-                let command = std::slice::from_ref(command);
-                self.keep_session(context, command, Pace::OneByOne, shutdown)
-            });
-            let ends = join_all(alone).await;
-            if ends.into_iter().any(|end| matches!(end, End::Shutdown)) {
+        while self.keep_session(context, &self.settings.commands, Pace::Full, shutdown).await != End::Shutdown
+        {
+            warn!("each queue has a connection of its own, and its messages go one by one until it is quiet");
+            self.keep_sessions_apart(context, shutdown).await;
+            if shutdown.is_cancelled() {
                 return;
             }
-            info!("handling messages at full pace again");
+            info!("handling messages at full pace on one connection again");
         }
     }
 
-    /// Opens sessions until one ends for a reason other than a failure.
+    /// Each queue by itself: one by one until that has gone well, and then at full pace until it has in all of them. So
+    /// no queue waits for another that nobody can serve.
+    async fn keep_sessions_apart(&self, context: &Arc<Context<S>>, shutdown: &CancellationToken) {
+        let commands = &self.settings.commands;
+        let together = shutdown.child_token();
+        let unwell = AtomicUsize::new(commands.len());
+        let each = commands.iter().map(async |command| {
+            let mut pace = Pace::OneByOne;
+            loop {
+                match self.keep_session(context, slice::from_ref(command), pace, &together).await {
+                    End::Shutdown => return,
+                    End::Recovered => {
+                        pace = Pace::Full;
+                        if unwell.fetch_sub(1, Ordering::Relaxed) == 1 {
+                            together.cancel();
+                        }
+                    }
+                    End::Suspect => {
+                        pace = Pace::OneByOne;
+                        unwell.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            }
+        });
+        join_all(each).await;
+    }
+
+    /// Opens sessions until one ends for a reason that another one would not mend.
     async fn keep_session(
         &self,
         context: &Arc<Context<S>>,
@@ -177,7 +204,7 @@ impl<S: Service> Server<S> {
             // A poison message has to be delivered until the broker's limit; the pause it makes is to be short.
             Pace::OneByOne => Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
         };
-        let mut away = false;
+        let mut last = None;
         loop {
             let name = self.connection_name(commands, pace);
             let error = match session::run(&self.url, &name, context, commands, pace, shutdown).await {
@@ -189,15 +216,23 @@ impl<S: Service> Server<S> {
                     error!(%error, "session ended by a message that cannot be read");
                     return End::Suspect;
                 }
+                SessionError::NotServed { .. } if pace == Pace::Full => {
+                    error!(%error, "session ended by one queue");
+                    return End::Suspect;
+                }
                 SessionError::StoreSilent => {
                     error!(%error, "session ended; consuming again once the store answers");
                     self.wait_for_store(shutdown).await;
                 }
                 // One line for each change of state, however long it lasts.
-                SessionError::Connect(_) if away => debug!(%error, "still no session"),
+                SessionError::Connect(_) | SessionError::NotServed { .. }
+                    if last == Some(discriminant(&error)) =>
+                {
+                    debug!(%error, "still no session");
+                }
                 _ => warn!(%error, "session ended; opening another"),
             }
-            away = matches!(error, SessionError::Connect(_));
+            last = Some(discriminant(&error));
             if shutdown.is_cancelled() {
                 return End::Shutdown;
             }
@@ -210,10 +245,12 @@ impl<S: Service> Server<S> {
 
     fn connection_name(&self, commands: &[CommandSpec], pace: Pace) -> String {
         let service = self.service.name();
-        match pace {
-            Pace::Full => format!("{service} worker {} (commands)", self.process),
-            Pace::OneByOne => format!("{service} worker {} ({}, one by one)", self.process, commands[0].name),
-        }
+        let what = match pace {
+            Pace::OneByOne => &format!("{}, one by one", commands[0].name),
+            Pace::Full if commands.len() < self.settings.commands.len() => commands[0].name,
+            Pace::Full => "commands",
+        };
+        format!("{service} worker {} ({what})", self.process)
     }
 
     async fn wait_for_store(&self, shutdown: &CancellationToken) {

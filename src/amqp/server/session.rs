@@ -23,12 +23,12 @@ pub(super) enum Pace {
     OneByOne,
 }
 
-/// Why a session ended without a failure.
+/// Why a session ended, and another one like it is not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
     /// It was asked to.
     Shutdown,
-    /// A message was delivered so often that it may be what kills sessions.
+    /// A message was delivered so often that it may be what kills sessions; or one queue's fault is known to end them.
     Suspect,
     /// Handling messages one by one has gone well for long enough.
     Recovered,
@@ -45,6 +45,8 @@ pub(super) enum SessionError {
     Poison(lapin::Error),
     #[error("the broker cancelled the consumer of queue {0}; was the queue deleted?")]
     Cancelled(String),
+    #[error("the broker does not let queue {queue} be consumed: {reason}")]
+    NotServed { queue: String, reason: String },
     #[error("the store did not answer for too long")]
     StoreSilent,
     #[error("a task of the session panicked")]

@@ -31,6 +31,11 @@ impl Purge {
         Self { retention, started: now, wall_at_start: wall, next: now, warned: false }
     }
 
+    /// For how long a reply is remembered, in milliseconds.
+    pub(super) fn retention(&self) -> i64 {
+        if mutant!(PurgeTooEarly) { 0 } else { ms(self.retention) }
+    }
+
     /// When the next step is due.
     pub(super) fn next(&self) -> Instant {
         self.next
@@ -67,7 +72,7 @@ impl Purge {
                  slept); until the next start replies are remembered longer by as much"
             );
         }
-        wall.min(steady).saturating_sub(ms(self.retention))
+        wall.min(steady).saturating_sub(self.retention())
     }
 }
 

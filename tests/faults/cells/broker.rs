@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::FutureExt;
+use lapin::BasicProperties;
 use rustix::process::Signal;
 use serde_json::json;
 use tokio::time::sleep;
@@ -10,6 +11,8 @@ use tokio::time::sleep;
 use super::Cell;
 use crate::{broker, stage::Stage, support::vhost::request};
 
+/// Messages around the one that kills workers; less than a worker holds.
+const NEIGHBOURS: u32 = 200;
 /// Longer than two heartbeats.
 const FROZEN: Duration = Duration::from_secs(7);
 
@@ -114,7 +117,7 @@ async fn queue_full(stage: &mut Stage) {
 }
 
 /// One user's commands kill every worker that takes them. They are set aside, and their neighbours are
-/// not: each of these is handled before the one that kills as often as behind it, and so hardly ever ten times behind.
+/// not, though many lie before and behind them: they are handled alone before they have died with them ten times.
 async fn delivery_limit(stage: &mut Stage) {
     stage.set_policy(
         "limit",
@@ -123,8 +126,14 @@ async fn delivery_limit(stage: &mut Stage) {
     );
     stage.arm("before_commit=kill on poison");
     stage.go_on(0.2).await;
-    let properties = lapin::BasicProperties::default().with_message_id("poison".into()).with_delivery_mode(2);
-    stage.vhost.publish("users.promote", br#"{"username":"poison"}"#, properties).await;
+    stage.fleet.signal_all(Signal::STOP);
+    for n in 0..NEIGHBOURS {
+        let username = if n == NEIGHBOURS / 2 { "poison" } else { "nobody" };
+        let body = json!({ "username": username }).to_string();
+        let properties = BasicProperties::default().with_message_id(format!("{username}-{n}").into());
+        stage.vhost.publish("users.promote", body.as_bytes(), properties).await;
+    }
+    stage.fleet.signal_all(Signal::CONT);
     let set_aside = async {
         while stage.vhost.ready("users.dead").await == 0 {
             sleep(Duration::from_millis(100)).await;

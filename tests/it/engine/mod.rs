@@ -38,6 +38,12 @@ impl Scene {
         self.vhost.publish("toys.add", format!("{{\"n\":{n}}}").as_bytes(), properties).await;
     }
 
+    /// Asks for the total, and sees that it is this.
+    pub async fn read(&mut self, total: i64) {
+        self.vhost.publish("toys.total", b"{}", self.asking()).await;
+        assert_eq!(self.replies.next().await.data, format!("{{\"total\":{total}}}").as_bytes());
+    }
+
     /// Stops the worker and asserts what is left in the queues.
     pub async fn end(self, left: &[(&str, u32)]) {
         self.worker.stop().await;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{fault::Fault, session::Sessions};
 use crate::users::store::{
     Options,
-    purge::{Purge, STEP_ROWS, ms},
+    purge::{Purge, STEP_ROWS},
 };
 
 /// Held by the worker that deletes; the second half of the key is the schema's name.
@@ -26,7 +26,7 @@ pub(super) async fn run(sessions: Sessions, options: Options) {
         tokio::time::sleep_until(purge.next().into()).await;
         let begun = Instant::now();
         let horizon = purge.begin((options.clock)(), begun);
-        match step(&sessions, horizon, ms(options.retention)).await {
+        match step(&sessions, horizon, purge.retention()).await {
             Ok(deleted) => purge.end(begun, deleted),
             Err(error) => {
                 tracing::warn!(place = sessions.place(), %error, "old replies could not be forgotten; it will be tried again");
