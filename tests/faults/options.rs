@@ -17,7 +17,7 @@ pub struct Options {
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// How long each fault lasts, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 8.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 4.0)]
     pub window: f64,
     /// Workers of a cell
     #[arg(long, value_name = "N", default_value_t = 3)]
