@@ -70,7 +70,7 @@ test-ui: ## Use the management UI in a real browser (Chromium; on Debian it is i
 
 bench: ## Measure the worker beside a bare echo (QUICK=1: a minute; BENCH=--help lists the options)
 	@cargo bench --locked --bench bench --no-run
-	@tests/with-broker.sh cargo bench --locked --bench bench -- $(if $(QUICK),--quick) $(BENCH)
+	@STORE=$(TEST_STORE) tests/with-broker.sh cargo bench --locked --bench bench -- $(if $(QUICK),--quick) $(BENCH)
 
 # Compiled as a release is, but with failpoints, and beside it: target/release holds what may be used.
 FAULTS_BUILD := --locked --profile faults --features failpoints --test faults

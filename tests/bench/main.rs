@@ -11,9 +11,13 @@ mod import;
 mod interval;
 mod load;
 mod pairs;
+#[path = "../it/support/postgres.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "the integration tests use the rest")]
+mod postgres;
 mod proc;
 mod report;
 mod side;
+mod store;
 mod work;
 
 use std::{

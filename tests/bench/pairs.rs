@@ -12,6 +12,7 @@ use crate::{
     load::{Span, Window, histogram},
     proc::{Cost, Processes},
     side::{self, Reference, Side},
+    store,
     work::{Command, Work},
 };
 
@@ -42,6 +43,8 @@ pub(crate) struct Figures {
     pub(crate) cpu_us: f64,
     /// The broker's.
     pub(crate) broker_us: f64,
+    /// That of the store's server, if it has one.
+    pub(crate) store_us: f64,
     /// The mean of the windows, in parts of one core.
     pub(crate) steal: f64,
     pub(crate) foreign: f64,
@@ -71,6 +74,7 @@ pub(crate) async fn measure(plan: &Plan, broker: &Broker, command: Command, in_f
         reference: plan.reference.start(broker, command.name()).await?,
         work: Work::new(command),
         broker: broker.pid,
+        store: store::server(),
         in_flight,
     };
     bench.work.prepare(&mut bench.worker.generator).await?;
@@ -90,6 +94,7 @@ struct Bench {
     reference: Side,
     work: Work,
     broker: Option<u32>,
+    store: Option<u32>,
     in_flight: usize,
 }
 
@@ -141,6 +146,7 @@ impl Bench {
         let processes = Processes {
             server: side.pid()?,
             broker: self.broker,
+            store: self.store,
             beside: vec![idle.pid()?, std::process::id()],
         };
         side.generator.window(&self.work, self.in_flight, span, &processes).await
@@ -182,6 +188,7 @@ fn figures(windows: &[&Window]) -> Figures {
         p99_us: latency.value_at_quantile(0.99),
         cpu_us: sum(|cost| cost.server_us) / commands as f64,
         broker_us: sum(|cost| cost.broker_us) / commands as f64,
+        store_us: sum(|cost| cost.store_us) / commands as f64,
         steal: sum(|cost| cost.steal) / count,
         foreign: sum(|cost| cost.foreign) / count,
     }

@@ -11,6 +11,8 @@ pub(crate) struct Processes {
     /// The worker or the echo that is measured.
     pub(crate) server: u32,
     pub(crate) broker: Option<u32>,
+    /// The store's server, which has a process for each session.
+    pub(crate) store: Option<u32>,
     /// The load generator, and the one that is idle meanwhile.
     pub(crate) beside: Vec<u32>,
 }
@@ -22,6 +24,7 @@ pub(crate) struct Reading {
     busy: u64,
     server: u64,
     broker: u64,
+    store: u64,
     ours: u64,
 }
 
@@ -30,6 +33,7 @@ pub(crate) struct Reading {
 pub(crate) struct Cost {
     pub(crate) server_us: f64,
     pub(crate) broker_us: f64,
+    pub(crate) store_us: f64,
     /// CPU that the hypervisor gave to others, in parts of one core.
     pub(crate) steal: f64,
     /// CPU of processes that do not belong to the benchmark, in parts of one core.
@@ -41,8 +45,9 @@ impl Processes {
         let (steal, busy) = machine()?;
         let server = cpu_ticks(self.server)?;
         let broker = self.broker.map(cpu_ticks).transpose()?.unwrap_or(0);
+        let store = self.store.map(family_ticks).transpose()?.unwrap_or(0);
         let beside = self.beside.iter().map(|pid| cpu_ticks(*pid)).sum::<Result<u64>>()?;
-        Ok(Reading { steal, busy, server, broker, ours: server + broker + beside })
+        Ok(Reading { steal, busy, server, broker, store, ours: server + broker + store + beside })
     }
 }
 
@@ -54,6 +59,7 @@ impl Reading {
         Cost {
             server_us: taken(self.server, end.server) * 1e6,
             broker_us: taken(self.broker, end.broker) * 1e6,
+            store_us: taken(self.store, end.store) * 1e6,
             steal: taken(self.steal, end.steal) / seconds,
             foreign: busy.max(0.0) / seconds,
         }
@@ -73,14 +79,41 @@ fn machine() -> Result<(u64, u64)> {
 
 /// User and system time of all threads of a process.
 fn cpu_ticks(pid: u32) -> Result<u64> {
+    let fields = stat(pid)?;
+    Ok(fields[UTIME] + fields[UTIME + 1])
+}
+
+/// That of a process and its children, with those that have ended.
+fn family_ticks(parent: u32) -> Result<u64> {
+    let own: u64 = stat(parent)?[UTIME..UTIME + 4].iter().sum();
+    let pids = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    // One that ends meanwhile counts next time with its parent.
+    let children = pids.filter_map(|pid| stat(pid).ok()).filter(|fields| fields[PPID] == u64::from(parent));
+    Ok(own + children.map(|fields| fields[UTIME] + fields[UTIME + 1]).sum::<u64>())
+}
+
+/// The process that started it.
+pub(crate) fn parent(pid: u32) -> Result<u32> {
+    Ok(u32::try_from(stat(pid)?[PPID])?)
+}
+
+/// Where the fourth and the fourteenth field of `/proc/PID/stat` stand among those behind the name.
+const PPID: usize = 1;
+const UTIME: usize = 11;
+
+/// The fields behind the name, which is in brackets and may hold anything; those that are no number are 0.
+fn stat(pid: u32) -> Result<Vec<u64>> {
     let path = format!("/proc/{pid}/stat");
     let text = fs::read_to_string(&path).with_context(|| format!("process {pid} is gone"))?;
-    // The second field is a name in brackets that may hold anything; utime and stime are the 14th and the 15th.
-    let fields: Vec<&str> = text.rsplit(") ").next().unwrap_or_default().split_whitespace().collect();
-    match (fields.get(11).map(|f| f.parse::<u64>()), fields.get(12).map(|f| f.parse::<u64>())) {
-        (Some(Ok(user)), Some(Ok(system))) => Ok(user + system),
-        _ => anyhow::bail!("cannot read {path}"),
-    }
+    let fields: Vec<u64> = text
+        .rsplit(") ")
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(|field| field.parse().unwrap_or(0))
+        .collect();
+    anyhow::ensure!(fields.len() > UTIME + 4, "cannot read {path}");
+    Ok(fields)
 }
 
 /// The most memory that a process has had at a time, in KiB.

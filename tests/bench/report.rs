@@ -9,6 +9,7 @@ use crate::{
     import::Import,
     interval::Median,
     pairs::{Figures, Row},
+    store,
     work::Command,
 };
 
@@ -42,6 +43,7 @@ impl Aim {
 #[derive(Serialize)]
 pub(crate) struct Report {
     reference: &'static str,
+    store: &'static str,
     pairs: usize,
     window_ms: u128,
     cores: usize,
@@ -66,6 +68,7 @@ impl Report {
         };
         Self {
             reference: plan.reference.name(),
+            store: store::name(),
             pairs: plan.pairs,
             window_ms: plan.window.as_millis(),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
@@ -89,9 +92,10 @@ impl Report {
 
     fn markdown(&self) -> String {
         let other = self.reference;
+        let server = if self.store == store::SQLITE { "" } else { " / database" };
         let mut text = format!(
             "| command | in flight | {other} req/s | worker req/s | ratio [95 %] | {other} p50 / p99 ms \
-             | worker p50 / p99 ms | p50 ratio [95 %] | CPU µs per command: {other} / worker / broker \
+             | worker p50 / p99 ms | p50 ratio [95 %] | CPU µs per command: {other} / worker / broker{server} \
              | others % of a core | aim |\n|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|\n"
         );
         for judged in &self.rows {
@@ -99,10 +103,11 @@ impl Report {
         }
         let _ = write!(
             text,
-            "\n{} pairs of windows of {} ms in turn, {} cores; ratios are medians of the pairs with the interval of \
+            "\n{}, {} pairs of windows of {} ms in turn, {} cores; ratios are medians of the pairs with the interval of \
              their order statistics{}; req/s are medians, p50 and p99 those of all commands. \"Others\" are steal and \
              foreign processes; pairs that lost more than half a core to them were measured again, as often in all as \
              there are pairs.\n",
+            self.store,
             self.pairs,
             self.window_ms,
             self.cores,
@@ -136,6 +141,10 @@ fn line(text: &mut String, Judged { row, aim, met }: &Judged) {
         Some(Aim::ThroughputAtLeast(ratio)) => format!("ratio ≥ {ratio:.2}: "),
         Some(Aim::P50AtMost(ratio)) => format!("p50 ≤ {ratio:.1} ×: "),
     };
+    let server = match worker.store_us {
+        0.0 => String::new(),
+        store_us => format!(" / {store_us:.0}"),
+    };
     let met = match met {
         None => "",
         Some(true) => "met",
@@ -143,7 +152,7 @@ fn line(text: &mut String, Judged { row, aim, met }: &Judged) {
     };
     let _ = writeln!(
         text,
-        "| {} | {} | {:.0} | {:.0} | {} | {} | {} | {} | {:.0} / {:.0} / {:.0} | {:.0}{disturbed} | {aim}{met} |",
+        "| {} | {} | {:.0} | {:.0} | {} | {} | {} | {} | {:.0} / {:.0} / {:.0}{server} | {:.0}{disturbed} | {aim}{met} |",
         row.command.name(),
         row.in_flight,
         reference.per_second,

@@ -8,13 +8,12 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use tempfile::TempDir;
 use tokio::{
     process::{Child, Command},
     time::timeout,
 };
 
-use crate::{broker::Broker, load::Generator};
+use crate::{broker::Broker, load::Generator, store::Store};
 
 const ECHO_QUEUE: &str = "bench.echo";
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -54,7 +53,7 @@ pub(crate) struct Side {
     process: Child,
     pub(crate) generator: Generator,
     /// Deleted when the process has ended.
-    _folder: Option<TempDir>,
+    _store: Option<Store>,
 }
 
 impl Side {
@@ -75,17 +74,17 @@ impl Side {
 /// Starts a worker on a database of its own.
 pub(crate) async fn worker(broker: &Broker, vhost: &str, program: &Path, command: &str) -> Result<Side> {
     broker.check_unused(vhost).await?;
-    let folder = tempfile::tempdir()?;
+    let store = Store::fresh()?;
     let process = Command::new(program)
         .env("AMQP_URL", broker.url_text(vhost))
-        .env("DATABASE_URL", format!("sqlite:{}", folder.path().join("users.db").display()))
+        .env("DATABASE_URL", &store.url)
         .env("RUST_LOG", "warn,lapin=off")
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("cannot start {}", program.display()))?;
     let generator = Generator::connect(&broker.url(vhost)?, command).await?;
-    Ok(Side { process, generator, _folder: Some(folder) })
+    Ok(Side { process, generator, _store: Some(store) })
 }
 
 /// Starts this program again, as the echo.
@@ -98,5 +97,5 @@ async fn echo(broker: &Broker) -> Result<Side> {
         .kill_on_drop(true)
         .spawn()?;
     let generator = Generator::connect(&broker.url(VHOST)?, ECHO_QUEUE).await?;
-    Ok(Side { process, generator, _folder: None })
+    Ok(Side { process, generator, _store: None })
 }
