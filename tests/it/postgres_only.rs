@@ -5,25 +5,7 @@ mod open;
 mod round_trips;
 mod workers;
 
-use serde_json::json;
-
-use crate::support::{
-    ask::{Ask, ask},
-    database::Database,
-    postgres::Own,
-};
-
-fn create(username: &str) -> Ask {
-    ask("create", json!({"username": username, "email": format!("{username}@example.com")}))
-}
-
-fn award(username: &str, points: i64) -> Ask {
-    ask("award", json!({"username": username, "points": points}))
-}
-
-fn get(username: &str) -> Ask {
-    ask("get", json!({"username": username}))
-}
+use crate::support::{database::Database, postgres::Own};
 
 impl Database {
     /// Changes the database behind the store's back.

@@ -10,27 +10,11 @@ use serde_json::{Value, json};
 use uuid::{Builder, Uuid};
 
 use crate::support::{
-    ask::{Ask, ask, body, gist, gists},
+    ask::{Ask, ask, award, body, create, get, gist, gists, promote},
     database::{Database, Worker},
 };
 
 const HOUR: i64 = 60 * 60 * 1000;
-
-fn create(username: &str) -> Ask {
-    ask("create", json!({"username": username, "email": format!("{username}@example.com")}))
-}
-
-fn award(username: &str, points: i64) -> Ask {
-    ask("award", json!({"username": username, "points": points}))
-}
-
-fn get(username: &str) -> Ask {
-    ask("get", json!({"username": username}))
-}
-
-fn promote(username: &str) -> Ask {
-    ask("promote", json!({"username": username}))
-}
 
 fn list(payload: Value) -> Ask {
     ask("list", payload)

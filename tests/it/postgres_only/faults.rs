@@ -9,9 +9,8 @@ use rabbitry::{
 };
 use serde_json::json;
 
-use super::{award, create, get};
 use crate::support::{
-    ask::{Ask, ask, body, gists},
+    ask::{Ask, ask, award, body, create, get, gists},
     database::{Database, ForeignWriter, Worker},
     eventually, soon,
 };

@@ -2,9 +2,9 @@
 
 use rabbitry::users::store::{self, OpenError, Options, postgres::PostgresStore};
 
-use super::{award, create, get, own_database, with};
+use super::{own_database, with};
 use crate::support::{
-    ask::{body, gists},
+    ask::{award, body, create, get, gists},
     database::Database,
     postgres::server,
 };

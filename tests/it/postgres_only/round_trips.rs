@@ -9,9 +9,8 @@ use tokio::{
     time::Instant,
 };
 
-use super::{award, create, get};
 use crate::support::{
-    ask::{Ask, ask},
+    ask::{Ask, ask, award, create, get},
     database::{Database, Worker},
     postgres::server,
 };

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use super::{award, create, get, own_database, with};
+use super::{own_database, with};
 use crate::support::{
-    ask::{Ask, ask, body, gist, gists},
+    ask::{Ask, ask, award, body, create, get, gist, gists},
     database::{Database, Worker},
     eventually,
     process::{WorkerProcess, worker},

@@ -6,7 +6,7 @@ use rabbitry::{
     service::{Reply, Request, Service, payload},
     users::commands::Command,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::database::Worker;
 
@@ -21,6 +21,22 @@ pub(crate) struct Ask {
 
 pub(crate) fn ask(command: &'static str, body: Value) -> Ask {
     Ask { command, body, id: None, deadline: None }
+}
+
+pub(crate) fn create(username: &str) -> Ask {
+    ask("create", json!({"username": username, "email": format!("{username}@example.com")}))
+}
+
+pub(crate) fn award(username: &str, points: i64) -> Ask {
+    ask("award", json!({"username": username, "points": points}))
+}
+
+pub(crate) fn get(username: &str) -> Ask {
+    ask("get", json!({"username": username}))
+}
+
+pub(crate) fn promote(username: &str) -> Ask {
+    ask("promote", json!({"username": username}))
 }
 
 impl Ask {
