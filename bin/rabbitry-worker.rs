@@ -13,7 +13,7 @@ use rabbitry::{
     exit,
     limits::BATCH_MAX,
     service::CommandSpec,
-    shutdown, telemetry,
+    shutdown, stack, telemetry,
     users::{
         UserService,
         commands::COMMANDS,
@@ -49,6 +49,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    stack::make_roomy();
     let args = Args::parse();
     match telemetry::init(&args.logs).map_err(anyhow::Error::from).and_then(|()| run(args)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use clap::Parser;
 use rabbitry::{
     cli::{self, Cli, Failure},
-    exit,
+    exit, stack,
 };
 
 fn main() -> ExitCode {
+    stack::make_roomy();
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,

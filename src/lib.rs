@@ -31,5 +31,6 @@ pub mod limits;
 pub mod management;
 pub mod service;
 pub mod shutdown;
+pub mod stack;
 pub mod telemetry;
 pub mod users;

@@ -271,7 +271,7 @@ fn arrays(asks: &[Ask], end: &End) -> Vec<Violation> {
         })
     });
     let different =
-        different.map(|ask| wrong("same-replies", format!("array {}: {:?}", ask.id, ask.replies)));
+        different.map(|ask| wrong("same_replies", format!("array {}: {:?}", ask.id, ask.replies)));
     let balances = (0..ARRAY_USERS).map(array_user).filter_map(|username| {
         let points = end.users.get(&username).map(|user| user.points);
         (points != Some(expected)).then(|| {

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::properties::with_header;
 use crate::support::{
     frames::publish_with_properties,
-    process::WorkerProcess,
+    process::{WorkerProcess, worker},
     users::{Stage, new_user, points, status},
     vhost::{header, header_text},
 };
@@ -81,16 +81,33 @@ fn deep(levels: u32) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn headers_as_deep_as_a_frame_holds_harm_nobody() {
+    let mut stage = Stage::set().await;
+    let mut worker = stage.worker().await;
+    stage.ask("create", new_user("ann", 0)).await;
+    // Once with a command that is executed, and once with one that is set aside.
+    for body in [&b"{\"username\":\"ann\",\"points\":7}"[..], b"{"] {
+        publish_with_properties(&stage.vhost, "users.award", &deep(26_000), body);
+    }
+    let dead = stage.vhost.take("users.dead").await.delivery;
+    assert_eq!(header_text(&dead, "code"), "malformed");
+    assert!(header(&dead, "headers-dropped").is_some());
+    assert_eq!(points(stage.place.store(), "ann"), 7);
+    assert!(worker.is_running());
+    stage.end(worker, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_kills_its_worker_is_set_aside_and_its_neighbours_are_done() {
     let mut stage = Stage::set().await;
     // More than the neighbours need, and fewer than the usual 20, as each delivery is a start of the program.
     stage.limit_deliveries("users.award", 10);
-    let worker = stage.worker().await;
+    let first = stage.worker().await;
     stage.ask("create", new_user("ann", 0)).await;
-    worker.stop().await;
+    first.stop().await;
     for n in 0..20 {
         if n == 10 {
-            // lapin reads headers by recursion, and the stack of the thread it does so on is not this deep.
+            // Headers are read by recursion, and the stacks of these workers are not this deep.
             let body = b"{\"username\":\"ann\",\"points\":1000}";
             publish_with_properties(&stage.vhost, "users.award", &deep(10_000), body);
         }
@@ -101,7 +118,9 @@ async fn a_message_that_kills_its_worker_is_set_aside_and_its_neighbours_are_don
     let mut deaths = 0;
     let worker = loop {
         // It may die before it says that it consumes.
-        let mut worker = WorkerProcess::start(&stage.vhost, &stage.place);
+        let mut command = worker(&stage.vhost, &stage.place);
+        command.env("RUST_MIN_STACK", "2097152");
+        let mut worker = WorkerProcess::spawn(command, &stage.place);
         // Either it dies, or the broker has set the message aside.
         while worker.is_running() && stage.vhost.ready("users.dead").await == 0 {
             tokio::time::sleep(std::time::Duration::from_millis(20)).await;

@@ -40,8 +40,9 @@ use crate::{
     users::commands::Command,
 };
 
-/// Batches with effects that one worker runs at a time: while one waits for the disk, another is judged. More of them
-/// would mostly wait for each other's locks.
+/// Batches with effects that one worker runs at a time. The engine hands over one, or one for each queue while the
+/// queues have connections of their own. (Tried: handing over the next ones while one commits, with 1, 2 and 4 sessions,
+/// was as fast at 64 commands in flight.)
 const WRITERS: usize = 2;
 /// Batches of reads that one worker runs at a time.
 const READERS: usize = 2;
