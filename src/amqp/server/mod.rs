@@ -9,6 +9,7 @@ mod answer;
 mod lane;
 mod session;
 mod settle;
+mod topology;
 
 use std::{
     mem::discriminant,
@@ -21,19 +22,14 @@ use std::{
 };
 
 use futures::future::join_all;
-use lapin::{
-    Channel,
-    options::{ExchangeDeclareOptions, QueueDeclareOptions},
-    types::FieldTable,
-};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::{
-    connection::{BrokerUrl, ConnectError, close, connect, is_access_refused, is_not_found, process_name},
+    connection::{BrokerUrl, ConnectError, process_name},
     dead_letter::DeadLetters,
-    dead_letters, exchange, queue,
+    dead_letters, queue,
     replies::Replies,
     reply_to::Trust,
 };
@@ -43,6 +39,7 @@ use crate::{
     service::{CommandSpec, Service},
 };
 use session::{End, Pace, SessionError};
+use topology::missing;
 
 /// How a worker behaves.
 #[derive(Debug, Clone)]
@@ -266,10 +263,11 @@ impl<S: Service> Server<S> {
 
     /// Waits for the broker and looks whether everything is there. `None` if shut down meanwhile.
     async fn check_topology(&self, shutdown: &CancellationToken) -> Result<Option<()>, StartError> {
+        let name = format!("{} worker {} (start)", self.service.name(), self.process);
         let mut backoff = Backoff::of_connections();
         let mut warned = false;
         loop {
-            match self.find_missing().await {
+            match missing(&self.url, &name, self.service.name(), &self.settings.commands).await {
                 Ok(None) => return Ok(Some(())),
                 Ok(Some(what)) => {
                     return Err(StartError::Missing { what, vhost: self.url.vhost().to_owned() });
@@ -288,49 +286,5 @@ impl<S: Service> Server<S> {
                 () = backoff.wait() => {}
             }
         }
-    }
-
-    async fn find_missing(&self) -> Result<Option<String>, ConnectError> {
-        let name = format!("{} worker {} (start)", self.service.name(), self.process);
-        let connection = connect(&self.url, &name).await?;
-        let service = self.service.name();
-        let unreachable = |error: lapin::Error| ConnectError::Unreachable {
-            broker: self.url.to_string(),
-            reason: error.to_string(),
-        };
-        let mut missing = None;
-        let mut queues: Vec<_> =
-            self.settings.commands.iter().map(|command| queue(service, command.name)).collect();
-        queues.push(dead_letters(service));
-        for name in queues {
-            let channel = connection.create_channel().await.map_err(unreachable)?;
-            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-            let found = channel.queue_declare(name.as_str().into(), passive, FieldTable::default()).await;
-            if is_missing(found.map(drop), &channel).await.map_err(unreachable)? {
-                missing.get_or_insert(format!("queue {name:?}"));
-            }
-        }
-        for name in [exchange(service), dead_letters(service)] {
-            let channel = connection.create_channel().await.map_err(unreachable)?;
-            let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-            let kind = lapin::ExchangeKind::Direct;
-            let declare =
-                channel.exchange_declare(name.as_str().into(), kind, passive, FieldTable::default());
-            if is_missing(declare.await, &channel).await.map_err(unreachable)? {
-                missing.get_or_insert(format!("exchange {name:?}"));
-            }
-        }
-        close(&connection).await;
-        Ok(missing)
-    }
-}
-
-/// Asking needs a right on some brokers; what may not be asked for is left to show when it is used.
-async fn is_missing(found: lapin::Result<()>, channel: &Channel) -> lapin::Result<bool> {
-    match found {
-        Ok(()) => channel.close(200, "done".into()).await.map(|()| false),
-        Err(error) if is_not_found(&error) => Ok(true),
-        Err(error) if is_access_refused(&error) => Ok(false),
-        Err(error) => Err(error),
     }
 }
