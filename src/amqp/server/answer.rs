@@ -6,7 +6,7 @@ use lapin::{message::Delivery, options::BasicAckOptions};
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
-use super::{Context, session::SessionError};
+use super::{Context, end::SessionError};
 use crate::{
     amqp::envelope::{Envelope, delivery_count},
     backoff::Backoff,

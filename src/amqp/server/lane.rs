@@ -28,7 +28,7 @@ use tracing::{debug, trace, warn};
 use super::{
     Context,
     answer::{Answered, Arrived, Opened, answer, open},
-    session::{End, Pace, SessionError},
+    end::{End, Pace, SessionError},
     settle::{Outlet, Settler, Settling},
 };
 use crate::{

@@ -6,6 +6,7 @@
 //! asked of the service, and [`settle`] for replies and acknowledgements.
 
 mod answer;
+mod end;
 mod lane;
 mod session;
 mod settle;
@@ -38,7 +39,7 @@ use crate::{
     limits::{BATCH_MAX, CONNECT_TIMEOUT, READY_TIMEOUT, STORE_PATIENCE},
     service::{CommandSpec, Service},
 };
-use session::{End, Pace, SessionError};
+use end::{End, Pace, SessionError};
 use topology::missing;
 
 /// How a worker behaves.

@@ -13,7 +13,7 @@ use tracing::{debug, error, warn};
 use super::{
     Context,
     answer::{Answered, Arrived},
-    session::SessionError,
+    end::SessionError,
 };
 use crate::{
     amqp::{envelope::Envelope, replies::OutgoingReply},

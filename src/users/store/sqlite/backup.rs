@@ -13,11 +13,7 @@ use rusqlite::{
     backup::{Backup, StepResult},
 };
 
-use super::{
-    connection::{connect, failed},
-    place,
-    write_lock::beside,
-};
+use super::{connection::connect, fault::failed, place, write_lock::beside};
 use crate::users::store::OpenError;
 
 /// How long a backup waits for a lock.

@@ -2,10 +2,10 @@
 
 use std::{path::Path, time::Duration};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::{migrations, place::Place};
-use crate::{failpoints::mutant, service::Unavailable, users::store::OpenError};
+use super::{fault::failed, migrations, place::Place};
+use crate::{failpoints::mutant, users::store::OpenError};
 
 /// The first release without the bug by which two processes that reset the write-ahead log at the same time lose
 /// committed transactions (<https://sqlite.org/wal.html#walresetbug>).
@@ -97,30 +97,10 @@ fn refuse_foreign(connection: &Connection, path: &Path) -> Result<(), OpenError>
     }
 }
 
-/// What was attempted, with what, and what to do.
-pub(super) fn failed(attempt: &str, path: &Path, error: &rusqlite::Error) -> OpenError {
-    let what = format!("cannot {attempt} {}: {}", path.display(), described(error));
-    let advice = match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => "it is not a database of SQLite; choose another path",
-        Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
-            "see that this user may write the file, the files beside it and their directory"
-        }
-        Some(ErrorCode::DatabaseCorrupt) => "the file is damaged; restore a backup of it",
-        _ => return OpenError::Unavailable(Unavailable(what.into())),
-    };
-    OpenError::Refused(format!("{what}; {advice}"))
-}
-
-/// The error with SQLite's code, which tells more than its sentence: which of the disk's operations failed.
-pub(super) fn described(error: &rusqlite::Error) -> String {
-    match error.sqlite_error() {
-        Some(code) => format!("{error} (SQLite code {})", code.extended_code),
-        None => error.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use rusqlite::ErrorCode;
+
     use super::*;
 
     #[test]

@@ -5,7 +5,8 @@ use std::{future::ready, path::Path};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
-    connection::{connect, failed},
+    connection::connect,
+    fault::failed,
     rows::{MessageId, stored_id, user},
 };
 use crate::users::{

@@ -12,6 +12,7 @@ mod backup;
 mod checkpoint;
 mod connection;
 mod copy;
+mod fault;
 mod lane;
 mod migrations;
 mod place;

@@ -5,7 +5,7 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::{
-    connection::described,
+    fault::described,
     place::{Identity, Place},
     transaction::leaves_connection_sound,
 };

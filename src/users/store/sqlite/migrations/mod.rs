@@ -9,7 +9,7 @@ pub(super) use crate::users::store::schema::HISTORY;
 use crate::users::store::{
     OpenError,
     schema::{self, Known, Standing},
-    sqlite::connection::failed,
+    sqlite::fault::failed,
 };
 
 /// Stands in the header of our databases; see the first migration.

@@ -1,0 +1,60 @@
+//! How a session goes, and why it ends.
+
+use lapin::ErrorKind;
+
+use crate::amqp::connection::ConnectError;
+
+/// How many deliveries of a queue a worker holds at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// Two batches.
+    Full,
+    /// One, so that a message that kills the session takes no neighbour along.
+    OneByOne,
+}
+
+/// Why a session ended, and another one like it is not opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// It was asked to.
+    Shutdown,
+    /// A message was delivered so often that it may be what kills sessions; or one queue's fault is known to end them.
+    Suspect,
+    /// Handling messages one by one has gone well for long enough.
+    Recovered,
+}
+
+/// Why a session failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("the broker does not serve: {0}")]
+    Broker(lapin::Error),
+    #[error("lapin cannot read a message: {0}")]
+    Poison(lapin::Error),
+    #[error("the broker cancelled the consumer of queue {0}; was the queue deleted?")]
+    Cancelled(String),
+    #[error("the broker does not let queue {queue} be consumed: {reason}")]
+    NotServed { queue: String, reason: String },
+    #[error("the store did not answer for too long")]
+    StoreSilent,
+    #[error("a task of the session panicked")]
+    Panicked,
+}
+
+impl From<lapin::Error> for SessionError {
+    fn from(error: lapin::Error) -> Self {
+        match error.kind() {
+            ErrorKind::ParsingError(_) => Self::Poison(error),
+            _ => Self::Broker(error),
+        }
+    }
+}
+
+#[cfg(feature = "failpoints")]
+impl From<crate::failpoints::Planted> for SessionError {
+    fn from(planted: crate::failpoints::Planted) -> Self {
+        lapin::Error::from(planted).into()
+    }
+}
