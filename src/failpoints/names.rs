@@ -80,6 +80,9 @@ named! {
     StreamEndSwallowed = "stream-end-swallowed",
     /// An acknowledgement of several covers deliveries that nobody has handled.
     AckOverGap = "ack-over-gap",
+    /// A message that a worker had in hand when it lost its connection is acknowledged when it comes again, as if it had
+    /// been handled.
+    StaleAck = "stale-ack",
     /// A message that was delivered before is handled together with others.
     SuspectsNotAlone = "suspects-not-alone",
     /// A dead letter that the broker did not take is acknowledged all the same.

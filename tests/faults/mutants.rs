@@ -20,6 +20,7 @@ fn hunting_ground(mutant: &str) -> &'static [&'static str] {
             "killed before ack",
             "kill storm",
         ],
+        "stale-ack" => &["workers' line reset at a locked store"],
         "suspects-not-alone" => &["delivery limit reached"],
         "locks-unsorted" => &["sessions terminated", "rolling restart"],
         "lost-race-ignored" => &["sessions terminated", "kill storm", "rolling restart"],

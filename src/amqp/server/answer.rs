@@ -1,6 +1,9 @@
 //! From deliveries to replies: read them, and ask the service.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use lapin::{message::Delivery, options::BasicAckOptions};
 use tokio::time::{Instant, timeout_at};
@@ -29,6 +32,14 @@ impl Arrived {
             && self.delivery.redelivered
             && delivery_count(&self.delivery.properties) >= SUSPECT_DELIVERY_COUNT
     }
+}
+
+/// Only for the mutant that takes what comes again for handled: whether it has come to this worker before.
+pub(super) fn came_before(arrived: &Arrived) -> bool {
+    static IDS: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let id = arrived.delivery.properties.message_id().as_ref().map(ToString::to_string);
+    let known = id.is_some_and(|id| !IDS.lock().unwrap_or_else(PoisonError::into_inner).insert(id));
+    known && arrived.delivery.redelivered
 }
 
 /// A delivery that was read: what it asks for, or what is wrong with it.

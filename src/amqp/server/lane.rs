@@ -18,7 +18,7 @@ use futures::{
 use lapin::{
     Channel, Connection,
     message::Delivery,
-    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
+    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::FieldTable,
 };
 use tokio::time::{Instant, sleep_until, timeout};
@@ -27,7 +27,7 @@ use tracing::{debug, trace, warn};
 
 use super::{
     Context,
-    answer::{Answered, Arrived, Opened, answer, open},
+    answer::{Answered, Arrived, Opened, answer, came_before, open},
     end::{End, Pace, SessionError},
     settle::{Outlet, Settler, Settling},
 };
@@ -173,6 +173,9 @@ impl<S: Service> Lane<S> {
         trace!(deliveries = come, "deliveries have come");
         for incoming in chunk {
             match incoming {
+                Incoming::Delivery(arrived) if mutant!(StaleAck) && came_before(&arrived) => {
+                    arrived.delivery.ack(BasicAckOptions::default()).await?;
+                }
                 Incoming::Delivery(arrived) if self.pace == Pace::Full && arrived.is_suspect() => {
                     self.withhold(arrived);
                     self.end(End::Suspect).await?;

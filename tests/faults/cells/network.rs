@@ -4,15 +4,18 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use lapin::BasicProperties;
-use tokio::time::sleep;
+use tokio::{task::block_in_place, time::sleep};
 use wildmatch::WildMatch;
 
 use super::Cell;
 use crate::{
     proxy::{Class, Direction, Rule},
     stage::Stage,
+    support::database::ForeignWriter,
 };
 
+/// How often the store is locked.
+const LOCKS: u32 = 4;
 /// Longer than two heartbeats of 2 s, and the broker's own.
 const SILENCE: Duration = Duration::from_secs(8);
 
@@ -21,6 +24,7 @@ pub fn cells() -> Vec<Cell> {
         cell("workers' line reset", |stage| resets(stage, true, false).boxed_local()).quick(),
         cell("clients' line reset", |stage| resets(stage, false, true).boxed_local()),
         cell("both lines flapping", |stage| resets(stage, true, true).boxed_local()),
+        cell("workers' line reset at a locked store", |stage| reset_at_locked_store(stage).boxed_local()),
         cell("workers' line cut within a frame", |stage| cut(stage).boxed_local()).quick(),
         cell("workers' line half open", |stage| silent(stage, Direction::Both, true).boxed_local()),
         cell("workers hear nothing", |stage| silent(stage, Direction::ToClient, true).boxed_local()),
@@ -55,6 +59,18 @@ async fn resets(stage: &mut Stage, workers: bool, clients: bool) {
         sleep(Duration::from_millis(stage.rng.u64(0..1000))).await;
     };
     stage.until_over(Duration::from_millis(300), reset).await;
+}
+
+/// What the workers have in hand, and have not begun to write, comes again: to another worker, or to the same.
+async fn reset_at_locked_store(stage: &mut Stage) {
+    for _ in 0..LOCKS {
+        let writer = block_in_place(|| ForeignWriter::begin(stage.place.store()));
+        stage.go_on(0.1).await;
+        stage.workers_line.reset();
+        stage.go_on(0.05).await;
+        block_in_place(|| writer.end());
+        stage.go_on(0.1).await;
+    }
 }
 
 async fn cut(stage: &mut Stage) {
