@@ -11,13 +11,13 @@ mod import;
 mod interval;
 mod load;
 mod pairs;
-#[path = "../it/support/postgres.rs"]
-#[allow(dead_code, clippy::unwrap_used, reason = "the integration tests use the rest")]
-mod postgres;
 mod proc;
 mod report;
 mod side;
 mod store;
+#[path = "../it/support/mod.rs"]
+#[allow(dead_code, unused_imports, clippy::unwrap_used, reason = "the integration tests use the rest")]
+mod support;
 mod work;
 
 use std::{

@@ -13,7 +13,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{broker::Broker, load::Generator, store::Store};
+use crate::{broker::Broker, load::Generator, support::database::Database};
 
 const ECHO_QUEUE: &str = "bench.echo";
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,7 +53,7 @@ pub(crate) struct Side {
     process: Child,
     pub(crate) generator: Generator,
     /// Deleted when the process has ended.
-    _store: Option<Store>,
+    _store: Option<Database>,
 }
 
 impl Side {
@@ -74,7 +74,7 @@ impl Side {
 /// Starts a worker on a database of its own.
 pub(crate) async fn worker(broker: &Broker, vhost: &str, program: &Path, command: &str) -> Result<Side> {
     broker.check_unused(vhost).await?;
-    let store = Store::fresh()?;
+    let store = Database::new();
     let process = Command::new(program)
         .env("AMQP_URL", broker.url_text(vhost))
         .env("DATABASE_URL", &store.url)

@@ -1,43 +1,12 @@
-//! The store that the workers are measured on: SQLite, or what `RABBITRY_TEST_STORE` says.
-
-use std::env;
-
-use anyhow::Result;
-use tempfile::TempDir;
+//! The kind of store that the workers are measured on, and its server.
 
 use crate::{
-    postgres::{self, Own, Session},
     proc,
+    support::{
+        database::is_postgres,
+        postgres::{self, Session},
+    },
 };
-
-/// An empty store of a worker's own.
-pub(crate) struct Store {
-    pub(crate) url: String,
-    _kept: Kept,
-}
-
-/// What is deleted when it is dropped.
-#[expect(dead_code, reason = "it is only held")]
-enum Kept {
-    Sqlite(TempDir),
-    Postgres(Own),
-}
-
-impl Store {
-    pub(crate) fn fresh() -> Result<Self> {
-        if is_postgres() {
-            let own = Own::schema();
-            return Ok(Self { url: own.url.clone(), _kept: Kept::Postgres(own) });
-        }
-        let folder = tempfile::tempdir()?;
-        let url = format!("sqlite:{}", folder.path().join("users.db").display());
-        Ok(Self { url, _kept: Kept::Sqlite(folder) })
-    }
-}
-
-fn is_postgres() -> bool {
-    env::var("RABBITRY_TEST_STORE").is_ok_and(|store| store == "postgres")
-}
 
 pub(crate) const SQLITE: &str = "SQLite";
 

@@ -1,6 +1,6 @@
 //! The store of a run: which kind it is, what it holds, and its server in hand.
 
-use std::{collections::BTreeMap, env};
+use std::collections::BTreeMap;
 
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -13,10 +13,7 @@ use crate::{
     support::database::Database,
 };
 
-/// Whether the cells run on PostgreSQL; else on SQLite.
-pub fn is_postgres() -> bool {
-    env::var("RABBITRY_TEST_STORE").is_ok_and(|store| store == "postgres")
-}
+pub use crate::support::database::is_postgres;
 
 /// Users and inbox; the broker's part is left empty.
 pub fn end(store: &Database) -> End {

@@ -169,8 +169,9 @@ impl<S: Service> Lane<S> {
 
     /// Takes in what has arrived.
     async fn take(&mut self, chunk: Vec<Incoming>) -> Result<(), SessionError> {
-        let come = chunk.iter().filter(|incoming| matches!(incoming, Incoming::Delivery(_))).count();
-        trace!(deliveries = come, "deliveries have come");
+        // Counted only where somebody wants to know.
+        let is_delivery = |incoming: &&Incoming| matches!(incoming, Incoming::Delivery(_));
+        trace!(deliveries = chunk.iter().filter(is_delivery).count(), "deliveries have come");
         for incoming in chunk {
             match incoming {
                 Incoming::Delivery(arrived) if mutant!(StaleAck) && came_before(&arrived) => {

@@ -3,7 +3,9 @@
 //! [`Server::run`] is the one supervisor: it opens a session, and whatever ends it (an error, a consumer that the
 //! broker cancelled, a store that does not answer), everything of it is dropped and another one is opened. See
 //! [`session`] for one session, [`lane`] for the loop that turns deliveries into batches, [`answer`] for what is
-//! asked of the service, and [`settle`] for replies and acknowledgements.
+//! asked of the service, [`settle`] for replies and acknowledgements, [`end`] for how sessions go and end, and
+//! [`topology`] for what has to be there before the first. A queue that ends sessions gets one of its own, as do the
+//! others then, so that they go on.
 
 mod answer;
 mod end;

@@ -21,17 +21,25 @@ enum Kind {
     Postgres(#[expect(dead_code, reason = "it is deleted when dropped")] Own),
 }
 
+/// Whether PostgreSQL is tested, as `RABBITRY_TEST_STORE` says; else it is SQLite.
+///
+/// # Panics
+/// If it names another kind.
+pub fn is_postgres() -> bool {
+    match env::var("RABBITRY_TEST_STORE").as_deref() {
+        Err(_) | Ok("" | "sqlite") => false,
+        Ok("postgres") => true,
+        Ok(other) => panic!("RABBITRY_TEST_STORE is sqlite or postgres, not {other:?}"),
+    }
+}
+
 impl Database {
-    /// A database of the kind that is tested: SQLite, or what `RABBITRY_TEST_STORE` says.
+    /// A database of the kind that is tested.
     ///
     /// # Panics
-    /// If it names no kind, or there is no server.
+    /// As [`is_postgres`], or if there is no server.
     pub fn new() -> Self {
-        match env::var("RABBITRY_TEST_STORE").as_deref() {
-            Err(_) | Ok("" | "sqlite") => Self::sqlite(),
-            Ok("postgres") => Self::postgres(),
-            Ok(other) => panic!("RABBITRY_TEST_STORE is sqlite or postgres, not {other:?}"),
-        }
+        if is_postgres() { Self::postgres() } else { Self::sqlite() }
     }
 
     /// A database of SQLite, for tests about it.
