@@ -72,7 +72,9 @@ fn exit_code(failure: &anyhow::Error) -> u8 {
     }
 }
 
-#[tokio::main]
+/// On one thread: store and connections have threads of their own, what is left for a command takes microseconds, and
+/// tasks on one thread wake each other without the kernel.
+#[tokio::main(flavor = "current_thread")]
 async fn run(args: Args) -> anyhow::Result<()> {
     #[cfg(feature = "failpoints")]
     rabbitry::failpoints::arm()?;

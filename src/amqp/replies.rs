@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use futures::{StreamExt, future::join_all};
+use futures::{FutureExt, StreamExt, future::maybe_done};
 use lapin::{
     BasicProperties, Channel, Connection, Event,
     options::{BasicPublishOptions, ConfirmSelectOptions},
@@ -78,16 +78,35 @@ impl Replies {
             return 0;
         }
         let Some(link) = self.link().await else { return replies.len() };
-        // lapin's future resolves after the socket was written, so one after another would be a write for each.
-        let all = replies.iter().map(|reply| {
-            let options = BasicPublishOptions::default();
-            let queue = short(&reply.reply_to);
-            link.replies.basic_publish("".into(), queue, options, &reply.body, reply.properties.clone())
-        });
-        let lost = match timeout(REPLY_TIMEOUT, join_all(all)).await {
-            Ok(results) => results.iter().filter(|result| result.is_err()).count(),
-            Err(_) => replies.len(),
+        // lapin's future resolves after the socket was written, so one after another would be a write for each. It
+        // writes in order: who waits for the last one first is woken once, and finds the others written.
+        let mut all: Vec<_> = replies
+            .iter()
+            .map(|reply| {
+                let options = BasicPublishOptions::default();
+                let properties = reply.properties.clone();
+                let queue = short(&reply.reply_to);
+                Box::pin(maybe_done(link.replies.basic_publish(
+                    "".into(),
+                    queue,
+                    options,
+                    &reply.body,
+                    properties,
+                )))
+            })
+            .collect();
+        for published in &mut all {
+            let _ = published.now_or_never();
+        }
+        let written = async {
+            for published in all.iter_mut().rev() {
+                published.await;
+            }
         };
+        // What is not written by then is counted below.
+        let _ = timeout(REPLY_TIMEOUT, written).await;
+        let results = all.iter_mut().map(|published| published.as_mut().take_output());
+        let lost = results.filter(|result| !matches!(result, Some(Ok(_)))).count();
         if lost > 0 {
             link.broken.cancel();
         }

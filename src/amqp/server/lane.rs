@@ -11,9 +11,9 @@ use std::{
 };
 
 use futures::{
-    Stream, StreamExt,
+    FutureExt, Stream, StreamExt,
     future::join_all,
-    stream::{self, BoxStream, ReadyChunks, SelectAll},
+    stream::{self, BoxStream, SelectAll},
 };
 use lapin::{
     Channel, Connection,
@@ -45,7 +45,7 @@ use crate::{
 pub(super) struct Lane<S: Service> {
     context: Arc<Context<S>>,
     sources: Vec<Source>,
-    incoming: ReadyChunks<SelectAll<BoxStream<'static, Incoming>>>,
+    incoming: SelectAll<BoxStream<'static, Incoming>>,
     pace: Pace,
     drain: CancellationToken,
     /// What has arrived while the batch before it commits.
@@ -109,7 +109,7 @@ impl<S: Service> Lane<S> {
         }
         let outlets = sources.iter().map(|source| Outlet::new(source.queue.clone(), source.channel.clone()));
         Ok(Self {
-            incoming: streams.ready_chunks(usize::from(context.batch_max)),
+            incoming: streams,
             settler: Settler::start(Arc::clone(&context), outlets.collect()),
             context,
             sources,
@@ -150,8 +150,8 @@ impl<S: Service> Lane<S> {
                     self.answered(answered?).await?;
                     idle_at = Instant::now() + QUARANTINE_IDLE;
                 }
-                chunk = self.incoming.next(), if self.waiting.len() < batch_max => {
-                    self.take(chunk.unwrap_or_default()).await?;
+                incoming = self.incoming.next(), if self.waiting.len() < batch_max => {
+                    self.take(incoming).await?;
                     idle_at = Instant::now() + QUARANTINE_IDLE;
                 }
                 // Last, so that a batch holds everything that has arrived.
@@ -167,27 +167,35 @@ impl<S: Service> Lane<S> {
         }
     }
 
-    /// Takes in what has arrived.
-    async fn take(&mut self, chunk: Vec<Incoming>) -> Result<(), SessionError> {
-        // Counted only where somebody wants to know.
-        let is_delivery = |incoming: &&Incoming| matches!(incoming, Incoming::Delivery(_));
-        trace!(deliveries = chunk.iter().filter(is_delivery).count(), "deliveries have come");
-        for incoming in chunk {
-            match incoming {
-                Incoming::Delivery(arrived) if mutant!(StaleAck) && came_before(&arrived) => {
-                    arrived.delivery.ack(BasicAckOptions::default()).await?;
-                }
-                Incoming::Delivery(arrived) if self.pace == Pace::Full && arrived.is_suspect() => {
-                    self.withhold(arrived);
-                    self.end(End::Suspect).await?;
-                }
-                Incoming::Delivery(arrived) => {
-                    let command = self.sources[arrived.source].command;
-                    self.waiting.push_back(open(&self.context, command, arrived));
-                }
-                Incoming::Failed(error) => return Err(error.into()),
-                Incoming::Ended(source) => self.consumer_ended(source).await?,
+    /// Takes in what has arrived, at most a batch of it.
+    async fn take(&mut self, first: Option<Incoming>) -> Result<(), SessionError> {
+        let mut deliveries = 0;
+        let mut next = first;
+        while let Some(incoming) = next {
+            deliveries += usize::from(matches!(incoming, Incoming::Delivery(_)));
+            self.take_one(incoming).await?;
+            let room = self.waiting.len() < usize::from(self.context.batch_max);
+            next = if room { self.incoming.next().now_or_never().flatten() } else { None };
+        }
+        trace!(deliveries, "deliveries have come");
+        Ok(())
+    }
+
+    async fn take_one(&mut self, incoming: Incoming) -> Result<(), SessionError> {
+        match incoming {
+            Incoming::Delivery(arrived) if mutant!(StaleAck) && came_before(&arrived) => {
+                arrived.delivery.ack(BasicAckOptions::default()).await?;
             }
+            Incoming::Delivery(arrived) if self.pace == Pace::Full && arrived.is_suspect() => {
+                self.withhold(arrived);
+                self.end(End::Suspect).await?;
+            }
+            Incoming::Delivery(arrived) => {
+                let command = self.sources[arrived.source].command;
+                self.waiting.push_back(open(&self.context, command, arrived));
+            }
+            Incoming::Failed(error) => return Err(error.into()),
+            Incoming::Ended(source) => self.consumer_ended(source).await?,
         }
         Ok(())
     }
@@ -262,7 +270,7 @@ impl<S: Service> Lane<S> {
                 source.consumer = Consumer::Full;
                 let stream = source.consume(index, self.context.batch_max.saturating_mul(2)).await?;
                 debug!(queue = source.queue, "consuming at full prefetch");
-                self.incoming.get_mut().push(stream);
+                self.incoming.push(stream);
             }
             _ if mutant!(StreamEndSwallowed) => {}
             _ => return Err(SessionError::Cancelled(source.queue.clone())),
