@@ -49,7 +49,10 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    stack::make_roomy();
+    stack::with_room(program)
+}
+
+fn program() -> ExitCode {
     let args = Args::parse();
     match telemetry::init(&args.logs).map_err(anyhow::Error::from).and_then(|()| run(args)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,7 +9,10 @@ use rabbitry::{
 };
 
 fn main() -> ExitCode {
-    stack::make_roomy();
+    stack::with_room(program)
+}
+
+fn program() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,

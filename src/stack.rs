@@ -1,25 +1,35 @@
 //! Stacks that no message overflows.
 //!
-//! lapin reads headers by recursion, on a thread of its own, and headers may nest as deep as fits into a frame. On a
-//! stack of the usual 2 MiB a single such message would end the process, each time that it is delivered. The size of
-//! the stacks of threads that a library starts is the standard library's, and is chosen by `RUST_MIN_STACK` alone, which
-//! it reads once.
+//! lapin reads headers by recursion, on a thread of its own, and headers may nest as deep as fits into a frame; who
+//! copies or drops them recurses again. On a stack of the usual 2 MiB (8 MiB for a program's first thread) a single such
+//! message would end the process, each time that it is delivered. The size of the stacks of threads that a library
+//! starts is the standard library's, and is chosen by `RUST_MIN_STACK` alone, which it reads once.
 
 use std::{
     env,
     os::unix::process::CommandExt,
+    panic::resume_unwind,
     process::{Command, id},
+    thread,
 };
 
 use crate::limits::STACK_BYTES;
 
 const VARIABLE: &str = "RUST_MIN_STACK";
 
-/// Starts this program anew in the same process, with stacks of [`STACK_BYTES`], unless `RUST_MIN_STACK` says another
-/// size. To be called first of all. Memory is taken only for what is used of a stack.
+/// Runs a program, and every thread that it starts, with stacks of [`STACK_BYTES`], unless `RUST_MIN_STACK` says another
+/// size. To be called first of all: the process begins anew, and what is passed is run on a thread that is not its
+/// first. Memory is taken only for what is used of a stack.
 ///
-/// Returns if that was done before, or is not possible.
-pub fn make_roomy() {
+/// # Panics
+/// If the program does, or no thread can be started.
+pub fn with_room<T: Send>(program: impl FnOnce() -> T + Send) -> T {
+    choose_size();
+    thread::scope(|scope| scope.spawn(program).join().unwrap_or_else(|panic| resume_unwind(panic)))
+}
+
+/// Returns if a size was chosen before, or none can be.
+fn choose_size() {
     if env::var_os(VARIABLE).is_some() {
         return;
     }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::properties::with_header;
 use crate::support::{
     frames::publish_with_properties,
-    process::{WorkerProcess, worker},
+    process::{WorkerProcess, cli, run, worker},
     users::{Stage, new_user, points, status},
     vhost::{header, header_text},
 };
@@ -95,6 +95,21 @@ async fn headers_as_deep_as_a_frame_holds_harm_nobody() {
     assert_eq!(points(stage.place.store(), "ann"), 7);
     assert!(worker.is_running());
     stage.end(worker, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_with_headers_as_deep_as_a_frame_holds_are_shown_and_dropped() {
+    let stage = Stage::set().await;
+    publish_with_properties(&stage.vhost, "users.dead", &deep(26_000), b"{}");
+    let dead_letters = |arguments: &[&str]| {
+        let command = cli(&stage.vhost, &stage.place, &[&["dead-letters"], arguments].concat());
+        async { run(command).await.with_code(0) }
+    };
+    let list = dead_letters(&["list", "--json"]).await;
+    let id = list.json()["letters"][0]["id"].as_str().unwrap().to_owned();
+    dead_letters(&["show", &id]).await;
+    dead_letters(&["drop", "--id", &id, "--yes"]).await;
+    assert_eq!(stage.vhost.ready("users.dead").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
