@@ -7,7 +7,7 @@ use clap::Parser;
 use rabbitry::{
     amqp::{
         reply_to,
-        server::{Server, Settings, StartError},
+        server::{Server, Settings, StartError, Stopped},
     },
     config::{BrokerArgs, ConfigError, LogArgs, StoreArgs},
     exit,
@@ -55,7 +55,8 @@ fn main() -> ExitCode {
 fn program() -> ExitCode {
     let args = Args::parse();
     match telemetry::init(&args.logs).map_err(anyhow::Error::from).and_then(|()| run(args)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Stopped::Finished) => ExitCode::SUCCESS,
+        Ok(Stopped::Unfinished) => exit::TRY_AGAIN.into(),
         Err(failure) => {
             error!("{failure:#}");
             eprintln!("rabbitry-worker: {failure:#}");
@@ -78,7 +79,7 @@ fn exit_code(failure: &anyhow::Error) -> u8 {
 /// On one thread: store and connections have threads of their own, what is left for a command takes microseconds, and
 /// tasks on one thread wake each other without the kernel.
 #[tokio::main(flavor = "current_thread")]
-async fn run(args: Args) -> anyhow::Result<()> {
+async fn run(args: Args) -> anyhow::Result<Stopped> {
     #[cfg(feature = "failpoints")]
     rabbitry::failpoints::arm()?;
     let url = args.broker.broker()?;
@@ -86,7 +87,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     let stop = shutdown::on_signal().context("cannot listen for signals")?;
     let store = tokio::select! {
         store = store::open_when_there(&database, store::Options::default()) => store?,
-        () = stop.cancelled() => return Ok(()),
+        () = stop.cancelled() => return Ok(Stopped::Finished),
     };
     if database.starts_with("sqlite:") && !url.is_local() {
         warn!(broker = %url, "the store is a file of this machine, the broker is elsewhere: workers on other machines would not see these users");
@@ -97,8 +98,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
     settings.reply_to = args.reply_to;
     settings.shutdown_timeout = Duration::from_secs(args.shutdown_timeout);
     info!(version = env!("CARGO_PKG_VERSION"), broker = %url, store = store::describe(&database), "worker starts");
-    Server::new(UserService::new(store), url, settings).run(stop).await?;
-    Ok(())
+    Ok(Server::new(UserService::new(store), url, settings).run(stop).await?)
 }
 
 /// All of them, unless some are named.

@@ -12,7 +12,7 @@ use futures::{StreamExt, stream::FuturesUnordered};
 use rabbitry::{
     amqp::{
         client::{CallError, Client, Command},
-        server::{Server, Settings},
+        server::{Server, Settings, Stopped},
     },
     limits::CONFIRM_WINDOW,
     users::{
@@ -148,7 +148,7 @@ async fn a_flood_of_one_command_starves_no_other() {
     }
     client.close().await;
     stop_worker.cancel();
-    soon("the worker stops", worker).await.unwrap().unwrap();
+    assert_eq!(soon("the worker stops", worker).await.unwrap().unwrap(), Stopped::Finished);
     eventually("the queues are empty", async || vhost.ready("users.create").await == 0).await;
     vhost.assert_left(&[]).await;
 }

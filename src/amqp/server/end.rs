@@ -1,8 +1,18 @@
-//! How a session goes, and why it ends.
+//! How a session goes, and why it ends; and how a worker does.
 
 use lapin::ErrorKind;
 
 use crate::amqp::connection::ConnectError;
+
+/// How a worker stopped that was asked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Stopped {
+    /// Everything that was delivered to it is done and acknowledged.
+    Finished,
+    /// The shutdown time was over before; what is unfinished is delivered again.
+    Unfinished,
+}
 
 /// How many deliveries of a queue a worker holds at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -41,6 +41,7 @@ use crate::{
     limits::{BATCH_MAX, CONNECT_TIMEOUT, READY_TIMEOUT, STORE_PATIENCE},
     service::{CommandSpec, Service},
 };
+pub use end::Stopped;
 use end::{End, Pace, SessionError};
 use topology::missing;
 
@@ -124,8 +125,8 @@ impl<S: Service> Server<S> {
     ///
     /// # Errors
     /// [`StartError`] if something has to be changed before it can work. Once it has worked it never gives up.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), StartError> {
-        let Some(()) = self.check_topology(&shutdown).await? else { return Ok(()) };
+    pub async fn run(self, shutdown: CancellationToken) -> Result<Stopped, StartError> {
+        let Some(()) = self.check_topology(&shutdown).await? else { return Ok(Stopped::Finished) };
         let stop_replies = CancellationToken::new();
         let name = format!("{} worker {} (replies)", self.service.name(), self.process);
         let replies = Replies::start(self.url.clone(), name, stop_replies.clone());
@@ -142,13 +143,17 @@ impl<S: Service> Server<S> {
             shutdown.cancelled().await;
             tokio::time::sleep(self.settings.shutdown_timeout).await;
         };
-        tokio::select! {
-            () = self.work(&context, &shutdown) => info!("stopped; nothing was left unfinished"),
-            () = hurry => warn!("shutdown time is over; what is unfinished will be delivered again"),
+        let stopped = tokio::select! {
+            () = self.work(&context, &shutdown) => Stopped::Finished,
+            () = hurry => Stopped::Unfinished,
+        };
+        match stopped {
+            Stopped::Finished => info!("stopped; nothing was left unfinished"),
+            Stopped::Unfinished => warn!("shutdown time is over; what is unfinished will be delivered again"),
         }
         stop_replies.cancel();
         context.replies.closed().await;
-        Ok(())
+        Ok(stopped)
     }
 
     /// All queues on one connection; when one of them ends sessions, each by itself.

@@ -14,7 +14,7 @@ use rabbitry::{
 
 use super::Scene;
 use crate::support::{
-    eventually, soon,
+    eventually,
     toys::{COMMANDS, Toys, Worker, impatient},
     vhost::{Replies, Vhost},
 };
@@ -183,7 +183,7 @@ async fn stopping_finishes_what_was_delivered_and_leaves_the_rest() {
     }
     scene.worker.stop.cancel();
     scene.toys.memory.gate.add_permits(1000);
-    soon("the worker stops", scene.worker.task).await.unwrap().unwrap();
+    scene.worker.stop().await;
     let done = scene.toys.total().1;
     assert!(done < 2001, "more was published than a worker prefetches");
     // What was on its way to the cancelled consumer comes back some moments later.

@@ -228,9 +228,14 @@ impl WorkerProcess {
 
     /// SIGTERM: it must end with 0.
     pub async fn stop(self) -> String {
+        self.stop_with_code(0).await
+    }
+
+    /// SIGTERM: it must end with this code.
+    pub async fn stop_with_code(self, expected: i32) -> String {
         self.signal("TERM");
         let (code, log) = self.end().await;
-        assert_eq!(code, Some(0), "{log}");
+        assert_eq!(code, Some(expected), "{log}");
         log
     }
 }

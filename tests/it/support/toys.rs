@@ -12,7 +12,7 @@ use std::{
 use rabbitry::{
     amqp::{
         connection::BrokerUrl,
-        server::{Server, Settings, StartError},
+        server::{Server, Settings, StartError, Stopped},
     },
     clock::unix_ms,
     service::{
@@ -173,7 +173,7 @@ impl Service for Toys {
 /// A worker in this process.
 pub struct Worker {
     pub stop: CancellationToken,
-    pub task: JoinHandle<Result<(), StartError>>,
+    pub task: JoinHandle<Result<Stopped, StartError>>,
 }
 
 impl Worker {
@@ -190,7 +190,8 @@ impl Worker {
     /// Asks to stop and waits until it has.
     pub async fn stop(self) {
         self.stop.cancel();
-        super::soon("the worker stops", self.task).await.unwrap().unwrap();
+        let stopped = super::soon("the worker stops", self.task).await.unwrap();
+        assert_eq!(stopped.unwrap(), Stopped::Finished);
     }
 
     /// Ends it like `kill -9`: nothing is finished, connections are dropped.

@@ -110,7 +110,7 @@ async fn a_worker_that_stops_while_the_store_is_locked_gives_its_commands_back()
         )
         .await;
     eventually("the worker holds the command", async || stage.vhost.ready("users.award").await == 0).await;
-    let log = worker.stop().await;
+    let log = worker.stop_with_code(75).await;
     assert!(log.contains("shutdown time is over"), "{log}");
     eventually("the command is back", async || stage.vhost.ready("users.award").await == 1).await;
     foreign.end();
