@@ -69,7 +69,10 @@ struct Args {
     /// Measure beside another build of the worker instead of the echo
     #[arg(long, value_name = "PROGRAM")]
     against: Option<PathBuf>,
-    /// Be the echo
+    /// Measure beside the loop that one writes by hand, which replies and acknowledges message by message
+    #[arg(long, conflicts_with = "against")]
+    by_hand: bool,
+    /// Be the echo, or the loop
     #[arg(long, hide = true, value_name = "QUEUE")]
     echo: Option<String>,
     #[command(flatten)]
@@ -82,7 +85,7 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     let result = match &args.echo {
-        Some(queue) => echo(&args.broker, queue).map(|()| ExitCode::SUCCESS),
+        Some(queue) => echo(&args, queue).map(|()| ExitCode::SUCCESS),
         None => bench(&args),
     };
     result.unwrap_or_else(|error| {
@@ -91,10 +94,11 @@ fn main() -> ExitCode {
     })
 }
 
-/// With the worker's runtime.
+/// With the runtime that most programs have.
 #[tokio::main]
-async fn echo(broker: &BrokerArgs, queue: &str) -> Result<()> {
-    echo::run(&broker.broker()?, queue).await
+async fn echo(args: &Args, queue: &str) -> Result<()> {
+    let url = args.broker.broker()?;
+    if args.by_hand { echo::run_by_hand(&url, queue).await } else { echo::run(&url, queue).await }
 }
 
 /// With a runtime that takes little from what is measured.
@@ -142,7 +146,11 @@ impl Args {
             window,
             warm_up: window.min(Duration::from_millis(500)),
             worker: self.worker.clone(),
-            reference: self.against.clone().map_or(Reference::Echo, Reference::Worker),
+            reference: match &self.against {
+                Some(worker) => Reference::Worker(worker.clone()),
+                None if self.by_hand => Reference::Loop,
+                None => Reference::Echo,
+            },
         }
     }
 

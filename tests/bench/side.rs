@@ -25,6 +25,7 @@ const SECOND_VHOST: &str = "bench-reference";
 #[derive(Debug, Clone)]
 pub(crate) enum Reference {
     Echo,
+    Loop,
     /// Another build of the worker.
     Worker(PathBuf),
 }
@@ -33,13 +34,15 @@ impl Reference {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Echo => "echo",
+            Self::Loop => "loop",
             Self::Worker(_) => "reference",
         }
     }
 
     pub(crate) async fn start(&self, broker: &Broker, command: &str) -> Result<Side> {
         match self {
-            Self::Echo => echo(broker).await,
+            Self::Echo => echo(broker, &[]).await,
+            Self::Loop => echo(broker, &["--by-hand"]).await,
             Self::Worker(program) => {
                 broker.create_vhost(SECOND_VHOST)?;
                 worker(broker, SECOND_VHOST, program, command).await
@@ -87,11 +90,12 @@ pub(crate) async fn worker(broker: &Broker, vhost: &str, program: &Path, command
     Ok(Side { process, generator, _store: Some(store) })
 }
 
-/// Starts this program again, as the echo.
-async fn echo(broker: &Broker) -> Result<Side> {
+/// Starts this program again, as the echo or the loop.
+async fn echo(broker: &Broker, how: &[&str]) -> Result<Side> {
     broker.declare_echo(VHOST, ECHO_QUEUE).await?;
     let process = Command::new(std::env::current_exe()?)
         .args(["--echo", ECHO_QUEUE])
+        .args(how)
         .env("AMQP_URL", broker.url_text(VHOST))
         .stdin(Stdio::null())
         .kill_on_drop(true)
