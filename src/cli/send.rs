@@ -215,6 +215,10 @@ pub(super) async fn warn_if_nobody_consumes(producer: &Producer, command: &str) 
 
 /// Sends one command a line, many at a time; prints an answer a line, in the order of the input.
 async fn run_lines(producer: Producer, args: SendArgs) -> Result<(), Failure> {
+    if !args.sending.no_wait {
+        let checked = warn_if_nobody_consumes(&producer, &args.command).await;
+        checked.map_err(|error| Failure::of_call(&error, ""))?;
+    }
     let lines = stream::unfold(BufReader::new(stdin()).lines(), next_line);
     let answers = lines
         .map(|line| async {

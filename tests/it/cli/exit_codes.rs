@@ -141,6 +141,9 @@ async fn without_a_worker_it_is_said_at_once_and_ends_with_75() {
     let lines: Vec<_> = said.err.lines().collect();
     assert!(lines[0].contains("no worker is consuming users.create"), "{}", said.err);
     assert!(lines[1].contains("no reply within 1 s") && lines[1].contains("--message-id m1"), "{}", said.err);
+    let many = stage.rabbitry_fed(&["send", "create", "-", "--timeout", "1"], "{}\n{}\n".to_owned()).await;
+    assert_eq!(many.code, 75, "{}", many.err);
+    assert_eq!(many.err.matches("no worker is consuming users.create").count(), 1, "{}", many.err);
     // Nobody waits any more, so it is not executed when a worker comes.
     let worker = stage.worker().await;
     eventually("it is thrown away", async || stage.vhost.ready("users.create").await == 0).await;
