@@ -6,8 +6,11 @@ use std::time::Duration;
 pub const PAYLOAD_BYTES_MAX: usize = 64 * 1024;
 /// Largest body of an array of commands, in bytes. The project's broker takes messages of up to 2 MiB.
 pub const ARRAY_BYTES_MAX: usize = 1024 * 1024;
-/// Most commands in one array.
+/// Most commands in one array; one that returns several things counts as so many.
 pub const ARRAY_ITEMS_MAX: usize = 1000;
+/// Bytes of problems in the reply to an array, after which they are told in short. With a success for each item that
+/// keeps the reply below the 2 MiB that the project's broker takes; a larger one would close the channel of all replies.
+pub const ARRAY_PROBLEMS_BYTES_MAX: usize = 512 * 1024;
 /// Longest username, in characters.
 pub const USERNAME_MAX: usize = 64;
 /// Longest e-mail address, in bytes (RFC 5321, 4.5.3.1.3, less the angle brackets).

@@ -13,7 +13,10 @@ use super::{
     inbox::{Inbox, StoredReply, check_age},
     to_json,
 };
-use crate::failpoints::{failpoint, mutant};
+use crate::{
+    failpoints::{failpoint, mutant},
+    limits::ARRAY_PROBLEMS_BYTES_MAX,
+};
 
 /// What a service's commands are applied to.
 pub trait State {
@@ -91,7 +94,8 @@ fn run_one<S: State>(
 /// The reply to a command whose deadline has passed.
 fn overdue<C>(request: &Request<C>, now: i64) -> Option<Reply> {
     let deadline = request.deadline.filter(|deadline| *deadline < now)?;
-    let detail = format!("the deadline passed {} ms ago, the command was not executed", now - deadline);
+    let detail =
+        format!("the deadline passed {} ms ago, the command was not executed", now.saturating_sub(deadline));
     Some(Reply::unexecuted(Problem::new(Code::DEADLINE_EXCEEDED, detail)))
 }
 
@@ -126,17 +130,36 @@ fn apply<S: State>(payload: &Payload<S::Command>, state: &mut S) -> Reply {
 /// set aside can be sent again.
 fn apply_many<S: State>(items: &[Result<S::Command, Problem>], state: &mut S) -> Vec<u8> {
     let mut body = vec![b'['];
+    let mut room = ARRAY_PROBLEMS_BYTES_MAX;
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
             body.push(b',');
         }
         match item.as_ref().map_err(Clone::clone).and_then(|command| state.apply(command)) {
             Ok((_, result)) => body.extend(result),
-            Err(problem) => body.extend(to_json(&problem)),
+            Err(problem) => body.extend(told_within(&mut room, &problem)),
         }
     }
     body.push(b']');
     body
+}
+
+/// A problem in full, or in short once there is no room: it may quote what the sender wrote several times.
+fn told_within(room: &mut usize, problem: &Problem) -> Vec<u8> {
+    let full = to_json(problem);
+    match room.checked_sub(full.len()) {
+        Some(left) => {
+            *room = left;
+            full
+        }
+        None => {
+            *room = 0;
+            to_json(&Problem::new(
+                problem.code,
+                "send this item in a smaller array to be told what is wrong with it",
+            ))
+        }
+    }
 }
 
 /// What of an array is not valid, and so is never executed.
@@ -170,6 +193,7 @@ pub fn items(body: &[u8]) -> serde_json::Result<Vec<&RawValue>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{ARRAY_BYTES_MAX, ARRAY_ITEMS_MAX};
     use crate::service::{Access, CommandSpec, Fingerprint, inbox::RETENTION};
 
     const NOW: i64 = 1_000_000;
@@ -332,6 +356,27 @@ mod tests {
         assert!(parts[1].contains(r#""code":"refused""#), "{}", parts[1]);
         assert_eq!(bench.numbers.0, [1, 2, 6]);
         assert_eq!(bench.remembered(), ["a", "c"]);
+    }
+
+    #[test]
+    fn the_largest_array_of_problems_is_answered_within_bounds() {
+        // Each character is two in JSON, and it is told three times.
+        let quoted = "\"".repeat(ARRAY_BYTES_MAX / ARRAY_ITEMS_MAX / 2);
+        let invalid = || Err(Problem::invalid_field(quoted.as_str(), format!("unknown field {quoted}")));
+        let all = (0..ARRAY_ITEMS_MAX).map(|_| invalid()).collect();
+        let reply = Bench::default().run(&[request(None, Payload::Many(all))]).remove(0);
+        assert!(reply.body.len() < ARRAY_PROBLEMS_BYTES_MAX + ARRAY_ITEMS_MAX * 300, "{}", reply.body.len());
+        let told: Vec<serde_json::Value> = serde_json::from_slice(&reply.body).unwrap();
+        assert_eq!(told.len(), ARRAY_ITEMS_MAX);
+        assert!(told.iter().all(|problem| problem["code"] == "invalid"));
+        assert!(told[0]["errors"][0]["field"].as_str().unwrap().starts_with("\"\""));
+        assert!(told[ARRAY_ITEMS_MAX - 1].get("errors").is_none());
+    }
+
+    #[test]
+    fn a_deadline_however_long_ago_is_only_a_deadline() {
+        let late = Request { deadline: Some(i64::MIN), ..one(Some("a"), Do::Push(1)) };
+        assert_eq!(statuses(&Bench::default().run(&[late])), [504]);
     }
 
     #[test]

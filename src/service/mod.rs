@@ -44,6 +44,11 @@ pub trait Service: Send + Sync + 'static {
     /// A [`Problem`] that names what is wrong, `malformed` or `invalid`.
     fn parse(&self, command: &str, payload: &[u8]) -> Result<Self::Command, Problem>;
 
+    /// How many things a command returns at most; an array has room for a bounded number of them.
+    fn weight(&self, _command: &Self::Command) -> usize {
+        1
+    }
+
     /// Runs a batch; see the trait's contract.
     ///
     /// Dropping the future is safe: the batch then may or may not have happened, as after `Unavailable`.

@@ -40,9 +40,14 @@ fn decode_many<S: Service>(
     if texts.iter().any(|text| text.get().starts_with('[')) {
         return Err(Problem::new(Code::INVALID, "an array of payloads cannot hold another array"));
     }
+    let mut room = ARRAY_ITEMS_MAX;
     let parse = |text: &&RawValue| match text.get() {
         text if text.len() > PAYLOAD_BYTES_MAX => Err(too_large(text.len(), PAYLOAD_BYTES_MAX)),
-        text => service.parse(command, text.as_bytes()),
+        text => {
+            let item = service.parse(command, text.as_bytes())?;
+            room = room.checked_sub(service.weight(&item)).ok_or_else(too_much)?;
+            Ok(item)
+        }
     };
     let items: Vec<_> = texts.iter().map(parse).collect();
     let contents = items.iter().zip(&texts).map(|(item, text)| (item.as_ref().ok(), text.get()));
@@ -81,6 +86,12 @@ fn check_size(body: &[u8], is_array: bool) -> Result<(), Problem> {
 
 fn too_large(bytes: usize, limit: usize) -> Problem {
     Problem::new(Code::INVALID, format!("the payload has {bytes} bytes, the limit is {limit}"))
+}
+
+fn too_much() -> Problem {
+    let detail =
+        format!("an array may ask for {ARRAY_ITEMS_MAX} things in all; send this item in another message");
+    Problem::new(Code::INVALID, detail)
 }
 
 fn first_byte(body: &[u8]) -> Option<u8> {
@@ -151,6 +162,10 @@ mod tests {
 
         fn parse(&self, _: &str, payload: &[u8]) -> Result<Order, Problem> {
             parse(payload)
+        }
+
+        fn weight(&self, order: &Order) -> usize {
+            usize::from(order.count).max(1)
         }
 
         async fn answer(&self, _: Arc<[Request<Order>]>) -> Result<Vec<Reply>, Unavailable> {
@@ -299,6 +314,17 @@ mod tests {
         for body in ["[]", " [ ] ", &array(ARRAY_ITEMS_MAX + 1), r#"[{"item":"pen"}, [{"item":"pen"}]]"#] {
             assert_eq!(problem(body.as_bytes()).code, Code::INVALID);
         }
+    }
+
+    #[test]
+    fn what_an_array_asks_for_is_bounded_too() {
+        let array = r#"[{"item":"a","count":250}, {"item":"b","count":250}, {"item":"c","count":250},
+            {"item":"d","count":249}, {"item":"e","count":2}, {"item":"f"}, {"item":"g"}]"#;
+        let codes: Vec<_> = items(array)
+            .iter()
+            .map(|item| item.as_ref().map_err(|problem| problem.code.name).err())
+            .collect();
+        assert_eq!(codes, [None, None, None, None, Some("invalid"), None, Some("invalid")]);
     }
 
     #[test]

@@ -35,6 +35,13 @@ impl Service for UserService {
         Command::parse(command, payload)
     }
 
+    fn weight(&self, command: &Command) -> usize {
+        match command {
+            Command::List(list) => list.limit.get().into(),
+            _ => 1,
+        }
+    }
+
     async fn answer(&self, batch: Arc<[Request<Command>]>) -> Result<Vec<Reply>, Unavailable> {
         self.store.apply(batch).await
     }

@@ -171,6 +171,19 @@ async fn what_is_too_large_or_too_deep_has_its_reply_and_its_neighbours_are_unha
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn lists_in_an_array_share_its_room() {
+    let mut stage = Stage::set().await;
+    let worker = stage.worker().await;
+    stage.ask("create", new_user("ann", 0)).await;
+    let array = json!([{"limit": 600}, {"limit": 600}, {"limit": 300}, {}, {"limit": 1}]);
+    let (status, answers) = stage.ask("list", array).await;
+    let refused: Vec<_> =
+        answers.as_array().unwrap().iter().map(|answer| answer["code"] == "invalid").collect();
+    assert_eq!((status, refused), (200, vec![false, true, false, false, true]), "{answers}");
+    stage.end(worker, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_mistake_that_nobody_can_be_told_of_is_set_aside_with_its_reason() {
     let mut stage = Stage::set().await;
     let worker = stage.warm_worker().await;

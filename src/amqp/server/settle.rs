@@ -89,10 +89,10 @@ impl<S: Service> Settler<S> {
 
 impl<S: Service> Settling<S> {
     /// Replies to a batch and acknowledges it. When it returns, every delivery of it is settled.
-    pub(super) async fn settle(&mut self, answered: Answered) -> Result<(), SessionError> {
+    pub(super) async fn settle(&mut self, mut answered: Answered) -> Result<(), SessionError> {
         // Replies go first: a crash between the two means a second reply, the other way round none.
         failpoint!(BeforeReply, answered.deliveries(), await ?);
-        send_replies(&self.context, &answered).await;
+        send_replies(&self.context, &mut answered).await;
         failpoint!(AfterReply, answered.deliveries(), await ?);
         let rejected = set_aside(&self.context, &self.outlets, &answered).await;
         failpoint!(BeforeAck, answered.deliveries(), await ?);
@@ -105,12 +105,14 @@ impl<S: Service> Settling<S> {
     }
 }
 
-async fn send_replies<S: Service>(context: &Context<S>, answered: &Answered) {
+/// Sends the replies; their bodies are gone afterwards, as they may be large.
+async fn send_replies<S: Service>(context: &Context<S>, answered: &mut Answered) {
     let mut outgoing = Vec::with_capacity(answered.replies.len());
-    for (envelope, reply) in answered.envelopes.iter().zip(&answered.replies) {
+    for (envelope, reply) in answered.envelopes.iter().zip(&mut answered.replies) {
         if let Some(reply_to) = &envelope.reply_to {
             let properties = envelope.reply_properties(context.service.name(), reply);
-            outgoing.push(OutgoingReply { reply_to: reply_to.clone(), properties, body: reply.body.clone() });
+            let body = std::mem::take(&mut reply.body);
+            outgoing.push(OutgoingReply { reply_to: reply_to.clone(), properties, body });
         }
         if envelope.distrusted {
             warn!(

@@ -75,6 +75,12 @@ fn not_json() -> Vec<Case> {
     ]
 }
 
+/// An array of 1 MiB of which each character would be told several times.
+fn quoted_often() -> String {
+    let field = r#"\""#.repeat(500);
+    format!("[{}]", vec![format!(r#"{{"{field}":0}}"#); 1000].join(","))
+}
+
 /// Bodies that are too many to be one batch.
 pub(super) fn large() -> Vec<Case> {
     let create = |name, body: &[u8], expect| case(name, "create", body, expect);
@@ -87,6 +93,7 @@ pub(super) fn large() -> Vec<Case> {
         create("64 KiB", &sized("at-limit", 65_536), Done(201)),
         create("64 KiB + 1", &sized("over-limit", 65_537), INVALID),
         case("array above 1 MiB", "create", array, INVALID),
+        case("array that is quoted in each problem", "create", quoted_often(), Done(200)),
     ]
 }
 

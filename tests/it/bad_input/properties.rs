@@ -56,6 +56,7 @@ fn deadlines() -> Vec<Case> {
         ("passed", AMQPValue::LongLongInt(unix_ms() - 1), passed),
         ("long passed", AMQPValue::LongInt(1), passed),
         ("negative", AMQPValue::ShortShortInt(-1), passed),
+        ("as long passed as can be", AMQPValue::LongLongInt(i64::MIN), passed),
         ("passed, as text", text("1700000000000"), passed),
         ("double", AMQPValue::Double(9e15), Field("deadline")),
         ("timestamp", AMQPValue::Timestamp(4_000_000_000), Field("deadline")),
