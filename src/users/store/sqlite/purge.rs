@@ -1,22 +1,16 @@
 //! Forgetting old replies, a few at a time.
 
-use std::time::Instant;
-
 use rusqlite::{Connection, TransactionBehavior, params};
 
-use crate::users::store::purge::{Purge, STEP_ROWS};
+use crate::users::store::purge::STEP_ROWS;
 
-/// Deletes what is too old among the oldest rows. To be called under the write lock.
-pub(super) fn step(purge: &mut Purge, connection: &mut Connection, wall: i64) -> rusqlite::Result<usize> {
-    let begun = Instant::now();
-    let horizon = purge.begin(wall, begun);
-    let deleted = delete_oldest(connection, horizon)?;
-    purge.end(begun, deleted as u64);
-    Ok(deleted)
-}
-
-/// Rows are inserted in the order of time, so the smallest row ids are the oldest: no index is needed.
-fn delete_oldest(connection: &mut Connection, horizon: i64) -> rusqlite::Result<usize> {
+/// Deletes replies made before the horizon (milliseconds since the Unix epoch) among the first rows. To be called under
+/// the write lock.
+///
+/// Rows are inserted in the order of time, so the first ones are the oldest and no index is needed. What does not keep
+/// that order is forgotten later, as it waits for what stands before it: rows of `store copy`, which are in the order of
+/// their ids, and what comes after hundreds of rows of a worker whose clock was ahead.
+pub(super) fn delete_oldest(connection: &mut Connection, horizon: i64) -> rusqlite::Result<usize> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let deleted = transaction
         .prepare_cached(
@@ -33,7 +27,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::users::store::purge::{IDLE_REST, ms};
+    use crate::users::store::purge::ms;
 
     const NOW: i64 = 1_800_000_000_000;
     const HOUR: Duration = Duration::from_secs(3600);
@@ -60,20 +54,10 @@ mod tests {
         let old = STEP_ROWS + 10;
         let ages = (0..old).map(|_| 2 * HOUR).chain((0..5).map(|_| HOUR));
         let mut connection = inbox(ages);
-        let mut purge = Purge::new(HOUR, NOW, Instant::now());
-        assert_eq!(step(&mut purge, &mut connection, NOW).unwrap(), STEP_ROWS as usize);
-        assert!(purge.next() < Instant::now() + IDLE_REST / 2, "more may be old");
-        assert_eq!(step(&mut purge, &mut connection, NOW).unwrap(), 10);
+        let horizon = NOW - ms(HOUR);
+        assert_eq!(delete_oldest(&mut connection, horizon).unwrap(), STEP_ROWS as usize);
+        assert_eq!(delete_oldest(&mut connection, horizon).unwrap(), 10);
         assert_eq!(left(&connection), 5);
-        assert_eq!(step(&mut purge, &mut connection, NOW).unwrap(), 0);
-        assert!(purge.next() > Instant::now() + IDLE_REST / 2, "nothing is old");
-    }
-
-    #[test]
-    fn a_wall_clock_that_jumps_ahead_empties_nothing() {
-        let mut connection = inbox([Duration::ZERO; 3]);
-        let mut purge = Purge::new(HOUR, NOW, Instant::now());
-        assert_eq!(step(&mut purge, &mut connection, NOW + 1000 * ms(HOUR)).unwrap(), 0);
-        assert_eq!(left(&connection), 3);
+        assert_eq!(delete_oldest(&mut connection, horizon).unwrap(), 0);
     }
 }

@@ -61,10 +61,16 @@ impl Writer {
         Ok((Self { session, lock, options, purge, checkpointer, next_wal_check }, place))
     }
 
-    fn purge(&mut self) -> Result<usize, Unavailable> {
+    fn purge(&mut self) -> Result<(), Unavailable> {
+        let begun = Instant::now();
+        // Before anything can fail, so that a step that fails is not tried again at once.
+        let horizon = self.purge.begin((self.options.clock)(), begun);
         let _held = self.lock.acquire().map_err(|error| self.session.unavailable(&error.to_string()))?;
-        let (purge, wall) = (&mut self.purge, (self.options.clock)());
-        self.session.with("forget old replies", |connection| purge::step(purge, connection, wall))
+        let deleted = self
+            .session
+            .with("forget old replies", |connection| purge::delete_oldest(connection, horizon))?;
+        self.purge.end(begun, deleted as u64);
+        Ok(())
     }
 
     /// Only for the mutant that answers first.
@@ -115,7 +121,7 @@ impl Work for Writer {
     fn do_chores(&mut self) {
         let now = Instant::now();
         let committed = if mutant!(ReplyBeforeCommit) { self.commit_late() } else { Ok(()) };
-        let purged = if self.purge.next() <= now { self.purge().map(drop) } else { Ok(()) };
+        let purged = if self.purge.next() <= now { self.purge() } else { Ok(()) };
         let checked = if self.next_wal_check <= now { self.check_wal() } else { Ok(()) };
         for error in [committed, purged, checked].into_iter().filter_map(Result::err) {
             tracing::warn!(%error, "the database could not be tidied; it will be tried again");
@@ -157,5 +163,18 @@ mod tests {
         writer.do_chores();
         assert_eq!(place.wal_bytes(), 0);
         assert!(writer.next_wal_check > Instant::now());
+    }
+
+    #[test]
+    fn chores_that_fail_are_not_tried_again_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("users.db");
+        let (mut writer, _) = Writer::open(&path, Options::default(), Arc::default()).unwrap();
+        std::fs::rename(&path, dir.path().join("moved.db")).unwrap();
+        writer.next_wal_check = Instant::now();
+        assert!(writer.next_chore().unwrap() <= Instant::now(), "due at the start");
+        assert!(writer.purge().is_err());
+        writer.do_chores();
+        assert!(writer.next_chore().unwrap() > Instant::now() + WAL_CHECK_INTERVAL / 2);
     }
 }
