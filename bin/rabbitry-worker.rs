@@ -78,8 +78,15 @@ fn exit_code(failure: &anyhow::Error) -> u8 {
 
 /// On one thread: store and connections have threads of their own, what is left for a command takes microseconds, and
 /// tasks on one thread wake each other without the kernel.
-#[tokio::main(flavor = "current_thread")]
-async fn run(args: Args) -> anyhow::Result<Stopped> {
+fn run(args: Args) -> anyhow::Result<Stopped> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let stopped = runtime.block_on(work(args));
+    // A name that is being looked up cannot be interrupted, and must not hold up the end.
+    runtime.shutdown_background();
+    stopped
+}
+
+async fn work(args: Args) -> anyhow::Result<Stopped> {
     #[cfg(feature = "failpoints")]
     rabbitry::failpoints::arm()?;
     let url = args.broker.broker()?;

@@ -10,7 +10,7 @@ use crate::amqp::connection::ConnectError;
 pub enum Stopped {
     /// Everything that was delivered to it is done and acknowledged.
     Finished,
-    /// The shutdown time was over before; what is unfinished is delivered again.
+    /// The shutdown time was over before, or the broker or the store failed; what is unfinished is delivered again.
     Unfinished,
 }
 
@@ -28,6 +28,8 @@ pub(super) enum Pace {
 pub(super) enum End {
     /// It was asked to.
     Shutdown,
+    /// It was asked to, and failed before everything in hand was done.
+    CutOff,
     /// A message was delivered so often that it may be what kills sessions; or one queue's fault is known to end them.
     Suspect,
     /// Handling messages one by one has gone well for long enough.
@@ -49,6 +51,8 @@ pub(super) enum SessionError {
     NotServed { queue: String, reason: String },
     #[error("the store did not answer for too long")]
     StoreSilent,
+    #[error("the broker did not say that it has taken in the last acknowledgements")]
+    Unanswered,
     #[error("a task of the session panicked")]
     Panicked,
 }

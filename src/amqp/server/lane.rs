@@ -5,14 +5,14 @@
 //! are under way at a time: one is read, one commits, one is replied to and acknowledged.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     future::{Future, pending, ready},
     sync::Arc,
 };
 
 use futures::{
     FutureExt, Stream, StreamExt,
-    future::join_all,
+    future::try_join_all,
     stream::{self, BoxStream, SelectAll},
 };
 use lapin::{
@@ -205,13 +205,14 @@ impl<S: Service> Lane<S> {
         for arrived in &answered.arrived {
             self.successes = if arrived.is_suspect() { 0 } else { self.successes + 1 };
         }
-        let sources: BTreeSet<_> = answered.arrived.iter().map(|arrived| arrived.source).collect();
-        self.settler.settle(answered).await?;
-        match self.pace {
-            Pace::Full if self.ending.is_none() => self.grow(sources).await,
-            Pace::OneByOne if self.successes >= QUARANTINE_SUCCESSES => self.end(End::Recovered).await,
-            _ => Ok(()),
+        if self.pace == Pace::Full && self.ending.is_none() {
+            self.grow(&answered.arrived).await?;
         }
+        self.settler.settle(answered).await?;
+        if self.pace == Pace::OneByOne && self.successes >= QUARANTINE_SUCCESSES {
+            self.end(End::Recovered).await?;
+        }
+        Ok(())
     }
 
     /// Asks for no more deliveries. What has arrived is still handled.
@@ -233,9 +234,12 @@ impl<S: Service> Lane<S> {
         let settling = self.settler.finish().await?;
         handle_withheld(&self.context, &self.sources, settling, self.withheld).await?;
         let all = self.sources.iter().map(|source| source.channel.close(200, "done".into()));
-        // If it does not answer, what it has not taken in is delivered again.
-        let _ = timeout(CLOSE_TIMEOUT, join_all(all)).await;
-        Ok(end)
+        match timeout(CLOSE_TIMEOUT, try_join_all(all)).await {
+            Ok(Ok(_)) => Ok(end),
+            // Another session begins as the end says. After the last one nobody would hear of what comes again.
+            _ if end != End::Shutdown => Ok(end),
+            _ => Err(SessionError::Unanswered),
+        }
     }
 
     /// Keeps a delivery for the end of the session.
@@ -249,10 +253,11 @@ impl<S: Service> Lane<S> {
         self.withheld.push(arrived);
     }
 
-    /// After a first success, makes the consumers that hold one delivery anew.
-    async fn grow(&mut self, sources: BTreeSet<usize>) -> Result<(), SessionError> {
-        for index in sources {
-            let source = &mut self.sources[index];
+    /// After a first success, makes the consumers that hold one delivery anew. While that one is not acknowledged they
+    /// are given no other, which might come to nobody: lapin drops what comes for a consumer that it knows no more.
+    async fn grow(&mut self, successes: &[Arrived]) -> Result<(), SessionError> {
+        for arrived in successes {
+            let source = &mut self.sources[arrived.source];
             if source.consumer == Consumer::Probing {
                 source.consumer = Consumer::Growing;
                 source.cancel().await?;

@@ -130,7 +130,10 @@ impl<S: Service> Server<S> {
         let stop_replies = CancellationToken::new();
         let name = format!("{} worker {} (replies)", self.service.name(), self.process);
         let replies = Replies::start(self.url.clone(), name, stop_replies.clone());
-        replies.wait_until_up(CONNECT_TIMEOUT).await;
+        tokio::select! {
+            () = replies.wait_until_up(CONNECT_TIMEOUT) => {}
+            () = shutdown.cancelled() => {}
+        }
         let context = Arc::new(Context {
             service: Arc::clone(&self.service),
             trust: self.trust.clone(),
@@ -144,12 +147,15 @@ impl<S: Service> Server<S> {
             tokio::time::sleep(self.settings.shutdown_timeout).await;
         };
         let stopped = tokio::select! {
-            () = self.work(&context, &shutdown) => Stopped::Finished,
-            () = hurry => Stopped::Unfinished,
+            stopped = self.work(&context, &shutdown) => stopped,
+            () = hurry => {
+                warn!("shutdown time is over");
+                Stopped::Unfinished
+            }
         };
         match stopped {
             Stopped::Finished => info!("stopped; nothing was left unfinished"),
-            Stopped::Unfinished => warn!("shutdown time is over; what is unfinished will be delivered again"),
+            Stopped::Unfinished => warn!("stopped; what is unfinished will be delivered again"),
         }
         stop_replies.cancel();
         context.replies.closed().await;
@@ -157,13 +163,18 @@ impl<S: Service> Server<S> {
     }
 
     /// All queues on one connection; when one of them ends sessions, each by itself.
-    async fn work(&self, context: &Arc<Context<S>>, shutdown: &CancellationToken) {
-        while self.keep_session(context, &self.settings.commands, Pace::Full, shutdown).await != End::Shutdown
-        {
+    async fn work(&self, context: &Arc<Context<S>>, shutdown: &CancellationToken) -> Stopped {
+        loop {
+            match self.keep_session(context, &self.settings.commands, Pace::Full, shutdown).await {
+                End::Shutdown => return Stopped::Finished,
+                End::CutOff => return Stopped::Unfinished,
+                End::Suspect | End::Recovered => {}
+            }
             warn!("each queue has a connection of its own, and its messages go one by one until it is quiet");
-            self.keep_sessions_apart(context, shutdown).await;
+            let ends = self.keep_sessions_apart(context, shutdown).await;
             if shutdown.is_cancelled() {
-                return;
+                let cut_off = ends.contains(&End::CutOff);
+                return if cut_off { Stopped::Unfinished } else { Stopped::Finished };
             }
             info!("handling messages at full pace on one connection again");
         }
@@ -171,7 +182,7 @@ impl<S: Service> Server<S> {
 
     /// Each queue by itself: one by one until that has gone well, and then at full pace until it has in all of them. So
     /// no queue waits for another that nobody can serve.
-    async fn keep_sessions_apart(&self, context: &Arc<Context<S>>, shutdown: &CancellationToken) {
+    async fn keep_sessions_apart(&self, context: &Arc<Context<S>>, shutdown: &CancellationToken) -> Vec<End> {
         let commands = &self.settings.commands;
         let together = shutdown.child_token();
         let unwell = AtomicUsize::new(commands.len());
@@ -179,7 +190,7 @@ impl<S: Service> Server<S> {
             let mut pace = Pace::OneByOne;
             loop {
                 match self.keep_session(context, slice::from_ref(command), pace, &together).await {
-                    End::Shutdown => return,
+                    end @ (End::Shutdown | End::CutOff) => return end,
                     End::Recovered => {
                         pace = Pace::Full;
                         if unwell.fetch_sub(1, Ordering::Relaxed) == 1 {
@@ -193,7 +204,7 @@ impl<S: Service> Server<S> {
                 }
             }
         });
-        join_all(each).await;
+        join_all(each).await
     }
 
     /// Opens sessions until one ends for a reason that another one would not mend.
@@ -216,6 +227,11 @@ impl<S: Service> Server<S> {
                 Ok(end) => return end,
                 Err(error) => error,
             };
+            if shutdown.is_cancelled() {
+                let had_begun = !matches!(error, SessionError::Connect(_));
+                warn!(%error, "the last session failed");
+                return if had_begun { End::CutOff } else { End::Shutdown };
+            }
             match &error {
                 SessionError::Poison(_) if pace == Pace::Full => {
                     error!(%error, "session ended by a message that cannot be read");
@@ -238,9 +254,6 @@ impl<S: Service> Server<S> {
                 _ => warn!(%error, "session ended; opening another"),
             }
             last = Some(discriminant(&error));
-            if shutdown.is_cancelled() {
-                return End::Shutdown;
-            }
             tokio::select! {
                 () = shutdown.cancelled() => return End::Shutdown,
                 () = backoff.wait() => {}
@@ -275,7 +288,11 @@ impl<S: Service> Server<S> {
         let mut backoff = Backoff::of_connections();
         let mut warned = false;
         loop {
-            match missing(&self.url, &name, self.service.name(), &self.settings.commands).await {
+            let found = tokio::select! {
+                found = missing(&self.url, &name, self.service.name(), &self.settings.commands) => found,
+                () = shutdown.cancelled() => return Ok(None),
+            };
+            match found {
                 Ok(None) => return Ok(Some(())),
                 Ok(Some(what)) => {
                     return Err(StartError::Missing { what, vhost: self.url.vhost().to_owned() });

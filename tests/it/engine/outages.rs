@@ -8,13 +8,13 @@ use lapin::{
     types::FieldTable,
 };
 use rabbitry::{
-    amqp::server::{Settings, StartError},
+    amqp::server::{Settings, StartError, Stopped},
     limits::QUARANTINE_SUCCESSES,
 };
 
 use super::Scene;
 use crate::support::{
-    eventually,
+    eventually, soon,
     toys::{COMMANDS, Toys, Worker, impatient},
     vhost::{Replies, Vhost},
 };
@@ -98,6 +98,25 @@ async fn a_closed_connection_is_opened_again_and_nothing_is_done_twice() {
         scene.replies.next().await;
     }
     assert_eq!(scene.toys.total(), (50, 50));
+    scene.end(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_whose_connection_is_closed_while_it_stops_says_that_work_was_left() {
+    let mut scene = Scene::start().await;
+    scene.toys.close_gate();
+    scene.add(7, scene.asking().with_message_id("m".into())).await;
+    eventually("the batch has begun", async || scene.toys.memory.begun.load(Ordering::SeqCst) == 1).await;
+    scene.worker.stop.cancel();
+    scene.vhost.close_connections("(commands)").await;
+    scene.toys.memory.gate.add_permits(100);
+    let stopped = soon("the worker stops", &mut scene.worker.task).await.unwrap();
+    assert_eq!(stopped.unwrap(), Stopped::Unfinished, "nothing could be acknowledged");
+    scene.worker = Worker::start(&scene.toys, scene.vhost.url());
+    for _ in 0..2 {
+        assert_eq!(scene.replies.next().await.data, b"{\"total\":7}");
+    }
+    assert_eq!(scene.toys.total(), (7, 1));
     scene.end(&[]).await;
 }
 
