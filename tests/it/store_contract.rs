@@ -410,6 +410,22 @@ async fn a_batch_that_nobody_waits_for_does_no_harm() {
 }
 
 #[tokio::test]
+async fn a_store_that_cannot_be_written_to_is_not_ready() {
+    let database = &Database::new();
+    let worker = database.open().await;
+    database.meddle(
+        "CREATE TRIGGER refuse BEFORE INSERT ON inbox BEGIN SELECT RAISE(ABORT, 'planted'); END",
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'planted'; END $$;
+         CREATE TRIGGER refuse BEFORE INSERT ON inbox FOR EACH ROW EXECUTE FUNCTION refuse()",
+    );
+    let error = worker.service.ready().await.unwrap_err().to_string();
+    assert!(error.contains("planted"), "{error}");
+    database.meddle("DROP TRIGGER refuse", "DROP TRIGGER refuse ON inbox");
+    worker.service.ready().await.unwrap();
+    assert_eq!(database.number("SELECT count(*) FROM inbox"), 0);
+}
+
+#[tokio::test]
 async fn a_store_that_answers_is_ready() {
     let database = &Database::new();
     let worker = database.open().await;

@@ -106,7 +106,7 @@ impl Store for PostgresStore {
         Box::pin(async move {
             let nothing = || Arc::from(Vec::new());
             let both = async {
-                self.apply_in(Mode::Write, nothing()).await?;
+                self.apply_in(Mode::Probe, nothing()).await?;
                 self.apply_in(Mode::Read, nothing()).await
             };
             match timeout(PATIENCE, both).await {

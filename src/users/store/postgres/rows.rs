@@ -60,6 +60,13 @@ pub(super) struct Around {
     pub(super) after: &'static str,
 }
 
+/// Shows whether users and replies can be written: what hinders that, a right or a lock, does not hinder an empty
+/// transaction.
+pub(super) const PROBE: &str = "
+    UPDATE users SET points = points WHERE false;
+    INSERT INTO inbox VALUES ('', '', decode(repeat('00', 16), 'hex'), 200, '', 0) ON CONFLICT DO NOTHING;
+    DELETE FROM inbox WHERE command = ''";
+
 /// Loads what a batch names, in one round trip. Users that it may change are locked.
 ///
 /// The replies are looked up after the locks: what the worker that had them before has answered is seen.

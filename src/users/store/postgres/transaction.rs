@@ -34,13 +34,15 @@ pub(super) enum Mode {
     Write,
     /// Sees one snapshot, locks nothing, and waits for nobody.
     Read,
+    /// Shows whether users and replies can be written; of no batch.
+    Probe,
 }
 
 impl Mode {
     /// The isolation is said each time, whatever the role's or the database's default is.
     fn begin(self) -> &'static str {
         match self {
-            Self::Write => "BEGIN ISOLATION LEVEL READ COMMITTED",
+            Self::Write | Self::Probe => "BEGIN ISOLATION LEVEL READ COMMITTED",
             Self::Read => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         }
     }
@@ -85,8 +87,11 @@ async fn run_once(
     options: &Options,
 ) -> Result<Vec<Reply>, Fault> {
     let session = sessions.lease().await?;
-    let mut outcome = run_together(&session, mode, requests, options).await;
-    if matches!(&outcome, Err(fault) if fault.kind() == Kind::Refusal) {
+    let mut outcome = match mode {
+        Mode::Probe => probe(&session).await,
+        Mode::Write | Mode::Read => run_together(&session, mode, requests, options).await,
+    };
+    if mode != Mode::Probe && matches!(&outcome, Err(fault) if fault.kind() == Kind::Refusal) {
         session.batch_execute("ROLLBACK").await?;
         outcome = run_one_by_one(&session, mode, requests, options).await;
     }
@@ -99,6 +104,13 @@ async fn run_once(
         session.give_back();
     }
     outcome
+}
+
+async fn probe(session: &Session) -> Result<Vec<Reply>, Fault> {
+    session.batch_execute(Mode::Probe.begin()).await?;
+    session.batch_execute(rows::PROBE).await?;
+    commit(session, &[]).await?;
+    Ok(Vec::new())
 }
 
 async fn run_together(

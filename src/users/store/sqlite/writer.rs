@@ -14,7 +14,7 @@ use super::{
     connection::{BUSY_TIMEOUT, open_for_writing},
     lane::Work,
     place::{Place, failed},
-    purge,
+    purge, rows,
     session::Session,
     transaction,
     write_lock::{Wait, WriteLock},
@@ -100,8 +100,10 @@ impl Work for Writer {
     fn answer(&mut self, batch: &[Request<Command>]) -> Result<Vec<Reply>, Unavailable> {
         let _held = self.lock.acquire().map_err(|error| self.session.unavailable(&error.to_string()))?;
         let options = &self.options;
-        let replies = self.session.with("write", |connection| {
-            transaction::run(connection, TransactionBehavior::Immediate, batch, options)
+        let replies = self.session.with("write", |connection| match batch {
+            // The question for readiness.
+            [] => rows::probe(connection).map(|()| Vec::new()),
+            batch => transaction::run(connection, TransactionBehavior::Immediate, batch, options),
         })?;
         self.checkpointer.wrote(batch.iter().map(|request| request.payload.commands()).sum());
         Ok(replies)
