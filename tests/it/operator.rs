@@ -24,7 +24,9 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::support::{
-    eventually, soon,
+    eventually,
+    frames::publish_with_properties,
+    soon,
     vhost::{Vhost, header, header_text, request},
 };
 
@@ -343,6 +345,25 @@ async fn looking_leaves_everything_where_it_is_and_in_its_order() {
     assert_eq!(ids(&few), expected[..3]);
     assert!(few.errors.contains("3 of 61"), "{}", few.errors);
     vhost.assert_left(&[(DEAD, 61)]).await;
+}
+
+#[tokio::test]
+async fn a_letter_that_cannot_be_read_is_named_and_hides_none_before_it() {
+    let vhost = applied().await;
+    for id in ["one", "two"] {
+        vhost.publish(DEAD, b"{}", set_aside("create", "invalid", id)).await;
+    }
+    // Bit 3 of the flags: the application's name, in Latin-1.
+    publish_with_properties(&vhost, DEAD, b"\x00\x08\x06Z\xfcrich", b"{}");
+    vhost.publish(DEAD, b"{}", set_aside("create", "invalid", "three")).await;
+    let list = rabbitry(&vhost, &["dead-letters", "list"]).await;
+    assert_eq!((list.code, ids(&list)), (70, vec!["one", "two"]), "{}", list.errors);
+    assert!(list.errors.contains("letter 3 of queue users.dead cannot be read"), "{}", list.errors);
+    let drop = rabbitry(&vhost, &["dead-letters", "drop", "--all", "--yes"]).await;
+    assert_eq!(drop.code, 70, "{}", drop.errors);
+    eventually("all are back", async || vhost.ready(DEAD).await == 4).await;
+    let drop = rabbitry(&vhost, &["dead-letters", "drop", "--all", "--yes", "--limit", "2"]).await;
+    assert_eq!((drop.code, vhost.ready(DEAD).await), (0, 2), "{}", drop.errors);
 }
 
 #[tokio::test]

@@ -7,10 +7,11 @@
 mod letter;
 pub mod requeue;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, future::pending, sync::Arc, time::Duration};
 
+use futures::{StreamExt, stream::BoxStream};
 use lapin::{
-    Channel, Connection, ErrorKind,
+    Channel, Connection, ErrorKind, Event,
     message::Delivery,
     options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions},
     types::FieldTable,
@@ -40,7 +41,7 @@ pub enum DeadLetterError {
     NotPermitted(String),
     /// A letter's properties cannot be read, and end every connection that gets it.
     #[error(
-        "letter {position} of queue {queue} cannot be read ({reason}); take it out with another client or the management UI"
+        "letter {position} of queue {queue} cannot be read ({reason}); handle those before it, with --limit, and take it out as the first one with another client or the management UI"
     )]
     Unreadable {
         /// The queue.
@@ -133,6 +134,7 @@ pub struct DeadLetterQueue {
     service: String,
     queue: String,
     connection: Connection,
+    events: BoxStream<'static, Event>,
     trays: Vec<Tray>,
     patience: Duration,
     depth: u32,
@@ -146,12 +148,14 @@ impl DeadLetterQueue {
     /// [`DeadLetterError`]. Cancel safe.
     pub async fn open(url: &BrokerUrl, service: &str, patience: Duration) -> Result<Self, DeadLetterError> {
         let connection = connect(url, &format!("{service} dead letters {}", process_name())).await?;
+        let events = connection.events_listener().boxed();
         let queue = dead_letters(service);
         let (tray, depth) = within(patience, "opening the queue", Tray::open(&connection, &queue)).await?;
         Ok(Self {
             service: service.to_owned(),
             queue,
             connection,
+            events,
             trays: vec![tray],
             patience,
             depth,
@@ -185,7 +189,14 @@ impl DeadLetterQueue {
         let index = self.trays.len() - 1;
         let tray = &mut self.trays[index];
         let get = tray.channel.basic_get(short(&self.queue), BasicGetOptions { no_ack: false });
-        match timeout(self.patience, get).await {
+        // What lapin cannot read ends the connection and leaves the question open.
+        let answered = async {
+            tokio::select! {
+                answer = get => answer,
+                error = failure(&mut self.events) => Err(error),
+            }
+        };
+        match timeout(self.patience, answered).await {
             Ok(Ok(None)) => Ok(None),
             Ok(Ok(Some(message))) => {
                 let Delivery { delivery_tag: tag, properties, data, .. } = message.delivery;
@@ -243,6 +254,17 @@ impl DeadLetterQueue {
             sleep(PUT_BACK_POLL).await;
         }
         Ok(())
+    }
+}
+
+/// Waits until the connection fails.
+async fn failure(events: &mut BoxStream<'static, Event>) -> lapin::Error {
+    loop {
+        match events.next().await {
+            Some(Event::Error(error)) => return error,
+            Some(_) => {}
+            None => pending().await,
+        }
     }
 }
 

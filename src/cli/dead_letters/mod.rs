@@ -10,7 +10,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::{
@@ -182,39 +182,55 @@ impl Desk {
         pick: impl Fn(&Letter) -> T,
     ) -> Result<Vec<T>, Failure> {
         let mut picked = Vec::new();
+        self.look_into(queue, filter, limit, |letter| picked.push(pick(letter))).await?;
+        Ok(picked)
+    }
+
+    async fn look_into(
+        &self,
+        queue: &mut DeadLetterQueue,
+        filter: &Filter,
+        limit: u32,
+        mut see: impl FnMut(&Letter),
+    ) -> Result<(), Failure> {
         while queue.taken() < limit {
             let Some(letter) = queue.next().await? else { break };
             if filter.matches(&letter, unix_ms()) {
-                picked.push(pick(&letter));
+                see(&letter);
             }
         }
         if queue.taken() < queue.depth() {
             let (taken, depth) = (queue.taken(), queue.depth());
             eprintln!("rabbitry: looked at {taken} of {depth} dead letters; --limit says how many");
         }
-        Ok(picked)
+        Ok(())
     }
 
     async fn list(&self, selection: &Selection) -> Result<(), Failure> {
         let mut queue = self.open().await?;
         let json = self.format == Format::Json;
-        let pick =
-            |letter: &Letter| if json { (summary(letter), None) } else { (Value::Null, Some(row(letter))) };
-        let letters = self.look(&mut queue, &selection.filter(), selection.limit, pick).await?;
-        let (depth, taken) = (queue.depth(), queue.taken());
-        queue.close().await?;
-        if json {
-            let letters: Vec<_> = letters.into_iter().map(|(letter, _)| letter).collect();
-            return print(&json!({"depth": depth, "looked_at": taken, "letters": letters}).to_string());
-        }
-        if letters.is_empty() {
-            return print("no dead letters");
-        }
+        let mut summaries = Vec::new();
         let mut table = table(&["TIME", "COMMAND", "REASON", "ID", "DETAIL"]);
-        for row in letters.into_iter().filter_map(|(_, row)| row) {
-            table.add_row(row);
+        let see = |letter: &Letter| {
+            if json {
+                summaries.push(summary(letter));
+            } else {
+                table.add_row(row(letter));
+            }
+        };
+        let looked = self.look_into(&mut queue, &selection.filter(), selection.limit, see).await;
+        let (depth, taken) = (queue.depth(), queue.taken());
+        let closed = queue.close().await;
+        // What was seen is told even if something went wrong behind it.
+        if json {
+            print(&json!({"depth": depth, "looked_at": taken, "letters": summaries}).to_string())?;
+        } else if !table.is_empty() {
+            print(&table.to_string())?;
+        } else if looked.is_ok() {
+            print("no dead letters")?;
         }
-        print(&table.to_string())
+        looked?;
+        Ok(closed?)
     }
 
     async fn show(&self, id: &str, limit: u32) -> Result<(), Failure> {
