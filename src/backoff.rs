@@ -30,13 +30,18 @@ impl Backoff {
     /// How long to wait now. Begins anew if what was tried last has lasted longer than the longest wait.
     pub fn next_wait(&mut self) -> Duration {
         if self.tried_at.elapsed() > self.last {
-            self.tries = 0;
+            self.begin_anew();
         }
         let ceiling = self.last.min(self.first.saturating_mul(1 << self.tries.min(20)));
         self.tries = self.tries.saturating_add(1);
         let wait = ceiling.mul_f64(fastrand::f64());
         self.tried_at = Instant::now() + wait;
         wait
+    }
+
+    /// Lets the next wait be as short as the first.
+    pub fn begin_anew(&mut self) {
+        self.tries = 0;
     }
 
     /// Waits. Cancel safe.

@@ -4,8 +4,9 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use wildmatch::WildMatch;
 
-/// Patterns of the reply queues that are answered by default; `*` stands for any text.
-pub const TRUSTED: &[&str] = &["amq.gen-*", "reply.*", "*.reply.*"];
+/// Patterns of the reply queues that are answered by default; `*` stands for any text. Names that the broker gives begin
+/// with `amq.gen-`, those that aio-pika gives on a connection that it keeps open with `amq_`.
+pub const TRUSTED: &[&str] = &["amq.gen-*", "amq_*", "reply.*", "*.reply.*"];
 
 const DIRECT: &str = "amq.rabbitmq.reply-to.";
 
@@ -80,9 +81,14 @@ mod tests {
     #[test]
     fn reply_queues_are_answered() {
         let trust = trust(TRUSTED);
-        for queue in
-            ["amq.gen-JzTY20BRgKO", "reply.console", "shop.reply.7", "users.reply.x", &direct("rabbit@host")]
-        {
+        for queue in [
+            "amq.gen-JzTY20BRgKO",
+            "amq_0a1b",
+            "reply.console",
+            "shop.reply.7",
+            "users.reply.x",
+            &direct("rabbit@host"),
+        ] {
             assert!(trust.allows(queue), "{queue}");
         }
     }

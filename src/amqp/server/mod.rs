@@ -217,7 +217,6 @@ impl<S: Service> Server<S> {
     ) -> End {
         let mut backoff = match pace {
             Pace::Full => Backoff::of_connections(),
-            // A poison message has to be delivered until the broker's limit; the pause it makes is to be short.
             Pace::OneByOne => Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
         };
         let mut last = None;
@@ -244,6 +243,11 @@ impl<S: Service> Server<S> {
                 SessionError::StoreSilent => {
                     error!(%error, "session ended; consuming again once the store answers");
                     self.wait_for_store(shutdown).await;
+                }
+                // It has to be delivered until the broker's limit, and its neighbours wait meanwhile: no growing pauses.
+                SessionError::Poison(_) => {
+                    warn!(%error, "session ended by a message that cannot be read; opening another");
+                    backoff.begin_anew();
                 }
                 // One line for each change of state, however long it lasts.
                 SessionError::Connect(_) | SessionError::NotServed { .. }

@@ -169,14 +169,20 @@ impl<'a> Place<'a> {
 /// [`OpenError::Refused`] if waiting cannot help.
 pub async fn open_when_there(url: &str, options: Options) -> Result<Arc<dyn Store>, OpenError> {
     let mut backoff = Backoff::of_store();
+    let mut told = None;
     loop {
-        match open(url, options.clone()).await {
-            Err(OpenError::Unavailable(error)) => {
-                tracing::warn!(%error, "waiting for the store");
-                backoff.wait().await;
-            }
+        let error = match open(url, options.clone()).await {
+            Err(OpenError::Unavailable(error)) => error.to_string(),
             result => return result,
+        };
+        // One line for each change of state.
+        if told.as_ref() == Some(&error) {
+            tracing::debug!(error, "still waiting for the store");
+        } else {
+            tracing::warn!(error, "waiting for the store");
         }
+        told = Some(error);
+        backoff.wait().await;
     }
 }
 
