@@ -104,7 +104,8 @@ async fn work(args: Args) -> anyhow::Result<Stopped> {
     settings.batch_max = args.batch_max;
     settings.reply_to = args.reply_to;
     settings.shutdown_timeout = Duration::from_secs(args.shutdown_timeout);
-    info!(version = env!("CARGO_PKG_VERSION"), broker = %url, store = store::describe(&database), "worker starts");
+    settings.store = store::describe_from_afar(&database);
+    info!(version = env!("CARGO_PKG_VERSION"), broker = %url, store = settings.store, "worker starts");
     Ok(Server::new(UserService::new(store), url, settings).run(stop).await?)
 }
 

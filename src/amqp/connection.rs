@@ -98,6 +98,9 @@ pub enum ConnectError {
     },
 }
 
+/// The client property that tells where a worker keeps its state.
+pub const STORE_PROPERTY: &str = "store";
+
 /// Opens a connection that shows its name in the management UI.
 ///
 /// lapin's own recovery stays off: it can stop a consumer without a word. Whoever holds a connection drops it on any
@@ -106,8 +109,23 @@ pub enum ConnectError {
 /// # Errors
 /// [`ConnectError`]. Cancel safe.
 pub async fn connect(url: &BrokerUrl, name: &str) -> Result<Connection, ConnectError> {
+    connect_telling(url, name, &[]).await
+}
+
+/// Opens a connection like [`connect`] with more client properties than its name, which the broker shows.
+///
+/// # Errors
+/// [`ConnectError`]. Cancel safe.
+pub async fn connect_telling(
+    url: &BrokerUrl,
+    name: &str,
+    told: &[(&'static str, &str)],
+) -> Result<Connection, ConnectError> {
     let unreachable = |reason: String| ConnectError::Unreachable { broker: url.to_string(), reason };
-    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let mut properties = ConnectionProperties::default().with_connection_name(name.into());
+    for &(key, value) in told {
+        properties = properties.with_client_property(key.into(), value.into());
+    }
     let builder = DefaultConnectionBuilder::new()
         .map_err(|error| unreachable(error.to_string()))?
         .with_uri(url.uri().clone())

@@ -95,6 +95,12 @@ fn for_people(status: &Status) -> String {
         }
         None => {}
     }
+    if status.stores_differ() {
+        text.push_str(
+            "ALARM: the workers have different stores, and each command meets the one of whichever worker takes it; \
+             stop those that are wrong\n",
+        );
+    }
     text.push_str(&workers_for_people(&status.workers));
     text
 }
@@ -126,11 +132,12 @@ fn workers_for_people(workers: &[Worker]) -> String {
         return "no workers are seen: `make worker` starts one (the broker's statistics lag up to 5 seconds)"
             .to_owned();
     }
-    let mut table = table(&["WORKER", "CONNECTIONS"]);
+    let mut table = table(&["WORKER", "STORE", "CONNECTIONS"]);
     for worker in workers {
         let connections = worker.connections.iter().map(|(purpose, state)| format!("{purpose}: {state}"));
         let connections = connections.collect::<Vec<_>>().join(", ");
-        table.add_row([printable(&worker.process), printable(&connections)]);
+        let store = worker.store.as_deref().unwrap_or("-");
+        table.add_row([printable(&worker.process), printable(store), printable(&connections)]);
     }
     table.to_string()
 }

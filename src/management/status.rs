@@ -1,11 +1,11 @@
 //! The state of a service: its queues, its workers, its broker.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Management, ManagementError};
-use crate::amqp::{dead_letters, queue};
+use crate::amqp::{connection::STORE_PROPERTY, dead_letters, queue};
 
 /// What a service's part of the broker is like. Numbers of messages are statistics, up to 5 seconds old.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -62,6 +62,17 @@ pub struct Worker {
     pub process: String,
     /// What its connections are for, and their states.
     pub connections: BTreeMap<String, String>,
+    /// Where it keeps its state, if it tells.
+    pub store: Option<String>,
+}
+
+impl Status {
+    /// Whether workers keep their state in different places. A command is then answered by the state of whichever
+    /// takes it, and a repetition may be executed again.
+    pub fn stores_differ(&self) -> bool {
+        let stores: BTreeSet<_> = self.workers.iter().filter_map(|worker| worker.store.as_ref()).collect();
+        stores.len() > 1
+    }
 }
 
 #[derive(Deserialize)]
@@ -109,6 +120,8 @@ struct ConsumerQueue {
 struct Connection {
     user_provided_name: Option<String>,
     state: Option<String>,
+    #[serde(default)]
+    client_properties: serde_json::Map<String, serde_json::Value>,
 }
 
 /// Reads the state of a service's queues, workers and broker.
@@ -188,20 +201,21 @@ fn queue_status(name: String, totals: &[QueueTotals], consumers: &[Consumer]) ->
 /// A worker's connections are called `<service> worker <host>:<pid> (<what for>)`.
 fn workers(service: &str, connections: &[Connection]) -> Vec<Worker> {
     let prefix = format!("{service} worker ");
-    let mut workers: HashMap<&str, BTreeMap<String, String>> = HashMap::new();
+    let mut workers: BTreeMap<&str, Worker> = BTreeMap::new();
     for connection in connections {
         let name = connection.user_provided_name.as_deref().and_then(|name| name.strip_prefix(&prefix));
         let Some((process, purpose)) = name.and_then(|name| name.split_once(" (")) else { continue };
         let purpose = purpose.trim_end_matches(')').to_owned();
         let state = connection.state.clone().unwrap_or_else(|| "running".to_owned());
-        workers.entry(process).or_default().insert(purpose, state);
+        let new = || Worker { process: process.to_owned(), connections: BTreeMap::new(), store: None };
+        let worker = workers.entry(process).or_insert_with(new);
+        worker.connections.insert(purpose, state);
+        if let Some(store) = connection.client_properties.get(STORE_PROPERTY).and_then(|store| store.as_str())
+        {
+            worker.store = Some(store.to_owned());
+        }
     }
-    let mut workers: Vec<_> = workers
-        .into_iter()
-        .map(|(process, connections)| Worker { process: process.to_owned(), connections })
-        .collect();
-    workers.sort_by(|one, other| one.process.cmp(&other.process));
-    workers
+    workers.into_values().collect()
 }
 
 #[cfg(test)]
@@ -209,7 +223,14 @@ mod tests {
     use super::*;
 
     fn connection(name: &str, state: &str) -> Connection {
-        Connection { user_provided_name: Some(name.to_owned()), state: Some(state.to_owned()) }
+        let told = serde_json::json!({"user_provided_name": name, "state": state});
+        serde_json::from_value(told).unwrap()
+    }
+
+    fn on_store(name: &str, store: &str) -> Connection {
+        let properties = serde_json::json!({"product": "lapin", "store": store, "capabilities": {}});
+        let told = serde_json::json!({"user_provided_name": name, "client_properties": properties});
+        serde_json::from_value(told).unwrap()
     }
 
     #[test]
@@ -220,13 +241,35 @@ mod tests {
             connection("users worker a:1 (commands)", "running"),
             connection("orders worker a:1 (commands)", "running"),
             connection("rabbitry a:3", "running"),
-            Connection { user_provided_name: None, state: None },
+            serde_json::from_str("{}").unwrap(),
         ];
         let workers = workers("users", &connections);
         let told: Vec<_> =
             workers.iter().map(|worker| (worker.process.as_str(), worker.connections.len())).collect();
         assert_eq!(told, [("a:1", 2), ("b:2", 1)]);
         assert_eq!(workers[0].connections["replies"], "blocked");
+    }
+
+    #[test]
+    fn workers_on_different_stores_are_noticed() {
+        let status = |connections: &[Connection]| Status {
+            vhost: "/".to_owned(),
+            broker: Broker { version: String::new(), node: None, alarms: None },
+            queues: Vec::new(),
+            dead_letters: None,
+            workers: workers("users", connections),
+            blocked_publishers: 0,
+        };
+        let mut connections = vec![
+            on_store("users worker a:1 (commands)", "sqlite:/one on a"),
+            on_store("users worker a:2 (commands)", "sqlite:/one on a"),
+            connection("users worker a:1 (replies)", "running"),
+            connection("users worker old:3 (commands)", "running"),
+        ];
+        assert_eq!(status(&connections).workers[0].store.as_deref(), Some("sqlite:/one on a"));
+        assert!(!status(&connections).stores_differ());
+        connections.push(on_store("users worker b:1 (commands)", "sqlite:/one on b"));
+        assert!(status(&connections).stores_differ());
     }
 
     #[test]

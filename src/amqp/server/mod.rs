@@ -54,6 +54,9 @@ pub struct Settings {
     pub batch_max: u16,
     /// Patterns of the reply queues that are answered.
     pub reply_to: Vec<String>,
+    /// Where the service keeps its state, for people; workers of one broker that tell different places are a mistake,
+    /// which `rabbitry status` shows.
+    pub store: String,
     /// How long a batch is kept for a store that does not answer.
     pub store_patience: Duration,
     /// How long the deliveries in hand may take after the shutdown was asked for.
@@ -67,6 +70,7 @@ impl Settings {
             commands: commands.to_vec(),
             batch_max: BATCH_MAX,
             reply_to: super::reply_to::TRUSTED.iter().map(|pattern| (*pattern).to_owned()).collect(),
+            store: String::new(),
             store_patience: STORE_PATIENCE,
             shutdown_timeout: Duration::from_secs(25),
         }
@@ -106,6 +110,7 @@ struct Context<S> {
     trust: Trust,
     replies: Replies,
     dead_letters: DeadLetters,
+    store: String,
     batch_max: u16,
     store_patience: Duration,
 }
@@ -139,6 +144,7 @@ impl<S: Service> Server<S> {
             trust: self.trust.clone(),
             dead_letters: DeadLetters::new(replies.clone(), dead_letters(self.service.name())),
             replies,
+            store: self.settings.store.clone(),
             batch_max: self.settings.batch_max,
             store_patience: self.settings.store_patience,
         });

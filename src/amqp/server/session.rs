@@ -13,7 +13,7 @@ use super::{
     lane::Lane,
 };
 use crate::{
-    amqp::connection::{BrokerUrl, close, connect},
+    amqp::connection::{BrokerUrl, STORE_PROPERTY, close, connect_telling},
     limits::CLOSE_TIMEOUT,
     service::{Access, CommandSpec, Service},
 };
@@ -27,7 +27,7 @@ pub(super) async fn run<S: Service>(
     pace: Pace,
     shutdown: &CancellationToken,
 ) -> Result<End, SessionError> {
-    let connection = connect(url, name).await?;
+    let connection = connect_telling(url, name, &[(STORE_PROPERTY, &context.store)]).await?;
     let drain = shutdown.child_token();
     let mut channels = Vec::new();
     let result = consume(&connection, &mut channels, context, commands, pace, &drain).await;

@@ -195,6 +195,17 @@ pub fn describe(url: &str) -> String {
     }
 }
 
+/// The same for the same store and no other, wherever it is said: a file is told by its whole path and its machine.
+pub fn describe_from_afar(url: &str) -> String {
+    match Place::of(url) {
+        Ok(Place::Sqlite(path)) => {
+            let path = Path::new(path).canonicalize().unwrap_or_else(|_| path.into());
+            format!("sqlite:{} on {}", path.display(), gethostname::gethostname().to_string_lossy())
+        }
+        _ => describe(url),
+    }
+}
+
 /// The reply to a request whose effect the database refused. Nothing of it took effect; the reason is logged, as it
 /// may tell more about the database than a caller should know.
 fn refused(request: &Request<Command>, reason: &dyn std::error::Error) -> Reply {
