@@ -52,6 +52,8 @@ pub const POOL_SIZE: usize = 2;
 pub const CONFIRM_WINDOW: usize = 1024;
 /// How long a client waits for a first reply before it sends the same command again; the time doubles.
 pub const RESEND_AFTER: Duration = Duration::from_secs(5);
+/// The longest that a client waits for a reply before it sends the same command again.
+pub const RESEND_AFTER_MAX: Duration = Duration::from_secs(60);
 /// Seconds between heartbeats, unless the broker's URL says otherwise: a dead peer is noticed after two of them.
 pub const HEARTBEAT_SECONDS: u16 = 10;
 /// How long acknowledgements wait for the replies before them to be written.

@@ -1,7 +1,7 @@
 //! The fault proxy of tests/faults does what it is told: a fault that does not happen would prove nothing.
 
 #[path = "../faults/proxy/mod.rs"]
-mod proxy;
+pub mod proxy;
 
 mod broker;
 mod bytes;

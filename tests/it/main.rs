@@ -4,6 +4,7 @@
 mod bad_input;
 mod batching;
 mod cli;
+mod client;
 mod engine;
 mod failpoints;
 mod fault_proxy;

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -36,8 +39,11 @@ pub(super) struct Outgoing {
     pub(super) body: Vec<u8>,
     pub(super) properties: BasicProperties,
     pub(super) correlation_id: String,
-    pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) events: mpsc::UnboundedSender<Heard>,
 }
+
+/// Which message, by its correlation id, and what became of it.
+pub(super) type Heard = (String, Event);
 
 /// What became of a message.
 #[derive(Debug)]
@@ -52,7 +58,7 @@ pub(super) enum Event {
     Reply(Box<Delivery>),
 }
 
-type Waiting = Arc<Mutex<HashMap<String, mpsc::UnboundedSender<Event>>>>;
+type Waiting = Arc<Mutex<HashMap<String, mpsc::UnboundedSender<Heard>>>>;
 
 /// A connection with one channel in confirm mode that consumes its direct replies.
 #[derive(Clone)]
@@ -62,6 +68,7 @@ pub(super) struct Link {
     waiting: Waiting,
     lost: CancellationToken,
     error: Arc<Mutex<Option<lapin::Error>>>,
+    has_published: Arc<AtomicBool>,
 }
 
 impl Link {
@@ -81,8 +88,9 @@ impl Link {
             waiting: Waiting::default(),
             lost: CancellationToken::new(),
             error: Arc::default(),
+            has_published: Arc::default(),
         };
-        tokio::spawn(publish_all(channel, queued, Arc::clone(&link.waiting), link.lost.clone()));
+        tokio::spawn(publish_all(channel, queued, link.clone()));
         tokio::spawn(hear_replies(replies, link.clone()));
         Ok(link)
     }
@@ -107,9 +115,36 @@ impl Link {
         self.lost.cancelled().await;
     }
 
-    /// What ended the link.
-    pub(super) fn error(&self) -> Option<lapin::Error> {
-        locked(&self.error).clone()
+    /// What ended the link, if it is why the broker took none of its messages. One that took some before it refused
+    /// another may have taken those in between too.
+    pub(super) fn refusal(&self) -> Option<lapin::Error> {
+        if self.has_published.load(Ordering::SeqCst) { None } else { locked(&self.error).clone() }
+    }
+
+    /// Tells whoever waits what became of messages that the broker has handled.
+    fn tell(&self, resolved: Vec<(String, lapin::Result<Confirmation>)>) {
+        let mut returned = HashSet::new();
+        let mut confirmed = Vec::new();
+        let mut waiting = locked(&self.waiting);
+        for (id, confirmation) in resolved {
+            // The link is lost, which whoever waits is told by the link itself.
+            let Ok(confirmation) = confirmation else { continue };
+            self.has_published.store(true, Ordering::SeqCst);
+            let is_nack = confirmation.is_nack();
+            returned.extend(confirmation.take_message().as_ref().and_then(returned_id));
+            if is_nack {
+                send(waiting.get(&id), id, Event::Refused);
+            } else {
+                confirmed.push(id);
+            }
+        }
+        for id in &returned {
+            // It is confirmed too, perhaps later.
+            send(waiting.remove(id).as_ref(), id.clone(), Event::Returned);
+        }
+        for id in confirmed {
+            send(waiting.get(&id), id, Event::Confirmed);
+        }
     }
 
     /// Asks the broker for a queue, on a channel of its own, as the broker closes it if there is none.
@@ -183,7 +218,7 @@ async fn hear_replies(mut replies: Consumer, link: Link) {
                 let waiting = locked(&link.waiting).remove(id.as_str());
                 // Nobody waits any more for an answer that comes a second time, or late.
                 if let Some(waiting) = waiting {
-                    let _ = waiting.send(Event::Reply(Box::new(delivery)));
+                    let _ = waiting.send((id.to_string(), Event::Reply(Box::new(delivery))));
                 }
             }
             Err(error) => {
@@ -198,16 +233,11 @@ async fn hear_replies(mut replies: Consumer, link: Link) {
 ///
 /// lapin hangs a returned message on whichever confirm resolves next, so all that have resolved are looked at
 /// together: first the returned messages, by their own correlation id, then the confirms.
-async fn publish_all(
-    channel: Channel,
-    mut queued: mpsc::Receiver<Outgoing>,
-    waiting: Waiting,
-    lost: CancellationToken,
-) {
+async fn publish_all(channel: Channel, mut queued: mpsc::Receiver<Outgoing>, link: Link) {
     let mut in_flight = FuturesUnordered::new();
     loop {
         let first = tokio::select! {
-            () = lost.cancelled() => return,
+            () = link.lost() => return,
             Some(outgoing) = queued.recv(), if in_flight.len() < CONFIRM_WINDOW => {
                 in_flight.push(publish_one(&channel, outgoing));
                 continue;
@@ -219,7 +249,7 @@ async fn publish_all(
         while let Some(Some(next)) = in_flight.next().now_or_never() {
             resolved.push(next);
         }
-        tell(&waiting, resolved);
+        link.tell(resolved);
     }
 }
 
@@ -232,35 +262,10 @@ async fn publish_one(channel: &Channel, outgoing: Outgoing) -> (String, lapin::R
     (correlation_id, confirmed.await)
 }
 
-fn tell(waiting: &Waiting, resolved: Vec<(String, lapin::Result<Confirmation>)>) {
-    let mut returned = HashSet::new();
-    let mut confirmed = Vec::new();
-    let waiting = locked(waiting);
-    let send = |id: &str, event| {
-        if let Some(listener) = waiting.get(id) {
-            // A call that is over has stopped listening.
-            let _ = listener.send(event);
-        }
-    };
-    for (id, confirmation) in resolved {
-        match confirmation {
-            Ok(Confirmation::Nack(message)) => {
-                send(&id, Event::Refused);
-                returned.extend(message.as_ref().and_then(returned_id));
-            }
-            Ok(confirmation) => {
-                returned.extend(confirmation.take_message().as_ref().and_then(returned_id));
-                confirmed.push(id);
-            }
-            // The link is lost, which whoever waits is told by the link itself.
-            Err(_) => {}
-        }
-    }
-    for id in &returned {
-        send(id, Event::Returned);
-    }
-    for id in confirmed.iter().filter(|id| !returned.contains(*id)) {
-        send(id, Event::Confirmed);
+fn send(listener: Option<&mpsc::UnboundedSender<Heard>>, id: String, event: Event) {
+    // A call that is over has stopped listening.
+    if let Some(listener) = listener {
+        let _ = listener.send((id, event));
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod link;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use lapin::{
     BasicProperties,
@@ -25,9 +25,9 @@ use super::{
 use crate::{
     backoff::Backoff,
     clock::{unix_ms, unix_seconds},
-    limits::RESEND_AFTER,
+    limits::{RESEND_AFTER, RESEND_AFTER_MAX},
 };
-use link::{Event, Link, Outgoing};
+use link::{Event, Heard, Link, Outgoing};
 
 /// A producer of one service's commands. Clones share the connection.
 #[derive(Clone)]
@@ -96,13 +96,13 @@ impl Answer {
     }
 }
 
-/// Why a command has no answer.
+/// Why a command has no answer. All but [`CallError::Timeout`] say that it was not executed and will not be.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// No broker, or it refuses the login.
     #[error(transparent)]
     Connect(#[from] Arc<ConnectError>),
-    /// Nothing is lost: the message went nowhere.
+    /// The message went nowhere.
     #[error("no queue takes {0} commands; is the topology there? (`rabbitry topology apply` creates it)")]
     Unroutable(String),
     /// The login lacks a right.
@@ -111,7 +111,7 @@ pub enum CallError {
     /// The broker refuses the message: the queue is full.
     #[error("the broker refused the command {0} again and again: its queue is full; try again later")]
     Refused(String),
-    /// The outcome is not known.
+    /// The outcome is not known: some try may have been taken, whatever became of the others.
     #[error("no {what} within {} s", .waited.as_secs())]
     Timeout {
         /// What did not come: a confirm, or a reply.
@@ -201,10 +201,10 @@ impl Client {
         wants_reply: bool,
     ) -> Result<Option<Delivery>, CallError> {
         let deadline = Instant::now() + timeout;
-        let mut attempt = Attempt::new(deadline, wants_reply);
+        let mut attempt = Attempt::new(&command.name, deadline, wants_reply);
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
         loop {
-            let link = self.link_until(deadline).await.map_err(|error| attempt.timed_out(error, timeout))?;
+            let link = self.link_until(deadline).await.map_err(|error| attempt.over(error, timeout))?;
             let outgoing = Outgoing {
                 exchange: exchange(&self.service),
                 routing_key: command.name.clone(),
@@ -215,25 +215,13 @@ impl Client {
             };
             match attempt.try_once(&link, outgoing).await {
                 Outcome::Done(reply) => return Ok(reply.map(|reply| *reply)),
-                Outcome::Unroutable => return Err(CallError::Unroutable(command.name.clone())),
-                Outcome::Lost => match link.error() {
-                    Some(error) if is_access_refused(&error) => {
-                        return Err(CallError::NotPermitted(error.to_string()));
-                    }
-                    Some(error) if is_not_found(&error) => {
-                        return Err(CallError::Unroutable(command.name.clone()));
-                    }
-                    _ => {}
-                },
-                Outcome::Refused => {}
+                Outcome::Impossible(error) if attempt.open.is_empty() => return Err(error),
+                // The time that was waited is enough.
                 Outcome::Silence => continue,
+                Outcome::Impossible(_) | Outcome::Refused | Outcome::Lost => {}
             }
             if timeout_at(deadline, backoff.wait()).await.is_err() {
-                return Err(if attempt.refused {
-                    CallError::Refused(command.name.clone())
-                } else {
-                    attempt.timed_out(None, timeout)
-                });
+                return Err(attempt.over(None, timeout));
             }
         }
     }
@@ -261,7 +249,9 @@ impl Client {
 enum Outcome {
     /// Answered, or confirmed if no reply is wanted.
     Done(Option<Box<Delivery>>),
-    Unroutable,
+    /// Not taken, until somebody changes something.
+    Impossible(CallError),
+    /// Not taken now.
     Refused,
     /// The connection was lost.
     Lost,
@@ -270,20 +260,22 @@ enum Outcome {
 }
 
 /// The tries of one call.
-struct Attempt {
+struct Attempt<'a> {
+    command: &'a str,
     deadline: Instant,
     wants_reply: bool,
     patience: Duration,
     confirmed: bool,
-    published: bool,
     refused: bool,
-    events: mpsc::UnboundedSender<Event>,
-    heard: mpsc::UnboundedReceiver<Event>,
+    events: mpsc::UnboundedSender<Heard>,
+    heard: mpsc::UnboundedReceiver<Heard>,
     /// A reply to an earlier try may still come, so tries are forgotten only when the call is over.
     tries: Vec<(Link, String)>,
+    /// The tries that the broker may have taken: as long as there is one, no refusal of another tells the outcome.
+    open: HashSet<String>,
 }
 
-impl Drop for Attempt {
+impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         for (link, correlation_id) in &self.tries {
             link.forget(correlation_id);
@@ -291,64 +283,91 @@ impl Drop for Attempt {
     }
 }
 
-impl Attempt {
-    fn new(deadline: Instant, wants_reply: bool) -> Self {
+impl<'a> Attempt<'a> {
+    fn new(command: &'a str, deadline: Instant, wants_reply: bool) -> Self {
         let (events, heard) = mpsc::unbounded_channel();
         Self {
+            command,
             deadline,
             wants_reply,
             patience: RESEND_AFTER,
             confirmed: false,
-            published: false,
             refused: false,
             events,
             heard,
             tries: Vec::new(),
+            open: HashSet::new(),
         }
     }
 
     /// Publishes once and waits. The events of earlier tries are heard too: the first reply wins.
     async fn try_once(&mut self, link: &Link, outgoing: Outgoing) -> Outcome {
-        self.tries.push((link.clone(), outgoing.correlation_id.clone()));
+        let id = outgoing.correlation_id.clone();
+        self.tries.push((link.clone(), id.clone()));
         let until = self.deadline.min(Instant::now() + self.patience);
-        self.patience *= 2;
         // A broker that blocks publishers lets the queue before the publisher grow full.
         match timeout_at(until, link.publish(outgoing)).await {
             Ok(true) => {}
             Ok(false) => return Outcome::Lost,
-            Err(_) => return Outcome::Silence,
+            Err(_) => return self.silence(),
         }
-        self.published = true;
-        self.refused = false;
+        self.open.insert(id.clone());
         loop {
-            let event = tokio::select! {
+            let heard = tokio::select! {
                 biased;
-                event = self.heard.recv() => event,
-                () = link.lost() => return Outcome::Lost,
-                () = sleep_until(until) => return Outcome::Silence,
+                heard = self.heard.recv() => heard,
+                () = link.lost() => return self.lost(link, &id),
+                () = sleep_until(until) => return self.silence(),
             };
+            let Some((id, event)) = heard else { return Outcome::Lost };
             match event {
-                Some(Event::Reply(reply)) => return Outcome::Done(Some(reply)),
-                Some(Event::Confirmed) => {
+                Event::Reply(reply) => return Outcome::Done(Some(reply)),
+                Event::Confirmed => {
                     self.confirmed = true;
                     if !self.wants_reply {
                         return Outcome::Done(None);
                     }
                 }
-                Some(Event::Returned) => return Outcome::Unroutable,
-                Some(Event::Refused) => {
+                Event::Returned => {
+                    return self.impossible(&id, CallError::Unroutable(self.command.to_owned()));
+                }
+                Event::Refused => {
+                    self.open.remove(&id);
                     self.refused = true;
                     return Outcome::Refused;
                 }
-                None => return Outcome::Lost,
             }
         }
     }
 
-    fn timed_out(&self, error: Option<Arc<ConnectError>>, waited: Duration) -> CallError {
+    /// A broker that is slow is not helped by more of the same.
+    fn silence(&mut self) -> Outcome {
+        self.patience = RESEND_AFTER_MAX.min(self.patience * 2);
+        Outcome::Silence
+    }
+
+    fn lost(&mut self, link: &Link, id: &str) -> Outcome {
+        match link.refusal() {
+            Some(error) if is_access_refused(&error) => {
+                self.impossible(id, CallError::NotPermitted(error.to_string()))
+            }
+            Some(error) if is_not_found(&error) => {
+                self.impossible(id, CallError::Unroutable(self.command.to_owned()))
+            }
+            _ => Outcome::Lost,
+        }
+    }
+
+    fn impossible(&mut self, id: &str, error: CallError) -> Outcome {
+        self.open.remove(id);
+        Outcome::Impossible(error)
+    }
+
+    /// Why there is no answer at the deadline.
+    fn over(&self, error: Option<Arc<ConnectError>>, waited: Duration) -> CallError {
         match error {
-            // Nothing left this machine, so there is nothing to be unsure of.
-            Some(error) if !self.published => CallError::Connect(error),
+            Some(error) if self.open.is_empty() => CallError::Connect(error),
+            None if self.open.is_empty() && self.refused => CallError::Refused(self.command.to_owned()),
             _ => CallError::Timeout { what: if self.confirmed { "reply" } else { "confirm" }, waited },
         }
     }
