@@ -1,6 +1,6 @@
 //! Sending commands: one, or one a line from standard input.
 
-use std::{future::pending, num::NonZeroUsize};
+use std::{future::pending, io, num::NonZeroUsize};
 
 use clap::{Args, Subcommand};
 use futures::{StreamExt, stream};
@@ -219,7 +219,7 @@ async fn run_lines(producer: Producer, args: SendArgs) -> Result<(), Failure> {
         let checked = warn_if_nobody_consumes(&producer, &args.command).await;
         checked.map_err(|error| Failure::of_call(&error, ""))?;
     }
-    let lines = stream::unfold(BufReader::new(stdin()).lines(), next_line);
+    let lines = stream::unfold(Some(BufReader::new(stdin()).lines()), next_line);
     let answers = lines
         .map(|line| async {
             let command = message(&args.command, line?, &args.sending);
@@ -256,17 +256,20 @@ async fn run_lines(producer: Producer, args: SendArgs) -> Result<(), Failure> {
     }
 }
 
-async fn next_line(
-    mut lines: Lines<BufReader<Stdin>>,
-) -> Option<(Result<String, Failure>, Lines<BufReader<Stdin>>)> {
+type Input = Lines<BufReader<Stdin>>;
+
+async fn next_line(input: Option<Input>) -> Option<(Result<String, Failure>, Option<Input>)> {
+    let mut lines = input?;
     loop {
         match lines.next_line().await {
             Ok(None) => return None,
             Ok(Some(line)) if line.trim().is_empty() => {}
-            Ok(Some(line)) => return Some((Ok(line), lines)),
+            Ok(Some(line)) => return Some((Ok(line), Some(lines))),
             Err(error) => {
                 let failure = Failure::new(exit::USAGE, format!("cannot read standard input: {error}"));
-                return Some((Err(failure), lines));
+                // A line that is not text is one line; any other error would come again for ever.
+                let is_about_a_line = error.kind() == io::ErrorKind::InvalidData;
+                return Some((Err(failure), is_about_a_line.then_some(lines)));
             }
         }
     }

@@ -156,6 +156,27 @@ async fn commands_from_standard_input_are_answered_in_their_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_line_that_is_not_text_is_told_alone_and_an_input_that_cannot_be_read_ends_it() {
+    let stage = Stage::set().await;
+    let worker = stage.worker().await;
+    let fed_by_a_shell = async |line: &str| {
+        let mut command = program("sh", &stage.place);
+        command.env("AMQP_URL", stage.vhost.url_text()).env("RABBITRY", env!("CARGO_BIN_EXE_rabbitry"));
+        command.args(["-c", line]);
+        run(command).await.with_code(2)
+    };
+    let said = fed_by_a_shell(r#"printf '\377\n{"username":"ann"}\n' | "$RABBITRY" send get -"#).await;
+    assert!(said.err.contains("cannot read standard input"), "{}", said.err);
+    let lines: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[1]["code"]), (2, &json!("user_not_found")));
+    assert!(lines[0]["error"].as_str().unwrap().contains("utf-8"), "{}", said.out);
+    let said = fed_by_a_shell(r#"exec "$RABBITRY" send get - < ."#).await;
+    assert!(said.err.contains("directory"), "{}", said.err);
+    assert_eq!(said.out.lines().count(), 1, "{}", said.out);
+    stage.end(worker, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn help_version_and_completions_need_no_broker() {
     let stage = Stage::set().await;
     let alone = async |args: &[&str]| {
