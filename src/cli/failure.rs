@@ -40,6 +40,7 @@ impl Failure {
     pub(super) fn of_call(error: &CallError, message_id: &str) -> Self {
         let exit = match error {
             CallError::Connect(error) => return Arc::clone(error).into(),
+            CallError::TooLarge { .. } => exit::REFUSED,
             CallError::Unroutable(_) => exit::UNAVAILABLE,
             CallError::NotPermitted(_) => exit::NOT_PERMITTED,
             CallError::Refused(_) | CallError::Timeout { .. } => exit::TRY_AGAIN,
@@ -50,6 +51,10 @@ impl Failure {
                     "; the outcome is not known: the same command with --message-id {message_id} tells it"
                 )
             }
+            CallError::TooLarge { command, .. } if command == "create" => {
+                "; `rabbitry import` sends many users in messages that fit".to_owned()
+            }
+            CallError::TooLarge { .. } => "; send it in parts".to_owned(),
             _ => String::new(),
         };
         Self::new(exit, format!("{error}{advice}"))

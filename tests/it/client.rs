@@ -9,7 +9,7 @@ use lapin::{
 };
 use rabbitry::{
     amqp::client::{CallError, Client, Command},
-    limits::RESEND_AFTER,
+    limits::{ARRAY_BYTES_MAX, RESEND_AFTER},
 };
 use serde_json::json;
 
@@ -141,5 +141,21 @@ async fn a_lost_reply_is_soon_asked_for_again_however_often_the_queue_was_full_b
         taken += usize::from(vhost.take(QUEUE).await.delivery.data == add().body);
     }
     calling.abort();
+    client.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_no_worker_takes_is_not_sent_and_spoils_nothing() {
+    let vhost = service().await;
+    let client = Client::connect(vhost.url(), "toys", "large").await.unwrap();
+    let of_length = |length| Command::new("add", " ".repeat(length));
+    client.send(&of_length(ARRAY_BYTES_MAX), PATIENT).await.unwrap();
+    let refused = client.send(&of_length(ARRAY_BYTES_MAX + 1), PATIENT).await.unwrap_err();
+    assert!(matches!(refused, CallError::TooLarge { .. }), "{refused}");
+    for part in ["1048577 bytes", "1048576"] {
+        assert!(refused.to_string().contains(part), "{refused}");
+    }
+    client.send(&add(), PATIENT).await.unwrap();
+    assert_eq!(vhost.ready(TRIES).await, 2);
     client.close().await;
 }

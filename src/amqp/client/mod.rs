@@ -25,7 +25,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     clock::{unix_ms, unix_seconds},
-    limits::{RESEND_AFTER, RESEND_AFTER_MAX},
+    limits::{ARRAY_BYTES_MAX, RESEND_AFTER, RESEND_AFTER_MAX},
 };
 use link::{Event, Heard, Link, Outgoing};
 
@@ -102,6 +102,16 @@ pub enum CallError {
     /// No broker, or it refuses the login.
     #[error(transparent)]
     Connect(#[from] Arc<ConnectError>),
+    /// No worker would take it, and a broker may close the channel over it, at the cost of all that is under way there.
+    #[error(
+        "the command {command} has {bytes} bytes and was not sent: workers take {ARRAY_BYTES_MAX} at most"
+    )]
+    TooLarge {
+        /// Which command.
+        command: String,
+        /// The length of its body.
+        bytes: usize,
+    },
     /// The message went nowhere.
     #[error("no queue takes {0} commands; is the topology there? (`rabbitry topology apply` creates it)")]
     Unroutable(String),
@@ -200,6 +210,9 @@ impl Client {
         timeout: Duration,
         wants_reply: bool,
     ) -> Result<Option<Delivery>, CallError> {
+        if command.body.len() > ARRAY_BYTES_MAX {
+            return Err(CallError::TooLarge { command: command.name.clone(), bytes: command.body.len() });
+        }
         let deadline = Instant::now() + timeout;
         let mut attempt = Attempt::new(&command.name, deadline, wants_reply);
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));

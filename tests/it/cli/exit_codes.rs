@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::support::{
     eventually,
     process::{Process, cli, run},
-    users::{Login, Stage},
+    users::{Login, Stage, new_user, user},
     vhost::request,
 };
 
@@ -176,6 +176,24 @@ async fn a_full_queue_ends_with_75() {
     assert_eq!(stage.vhost.ready("users.create").await, taken);
     let waiting = stage.rabbitry(&[&CREATE[..], &["--timeout", "1"]].concat()).await.with_code(75);
     assert!(waiting.err.contains("its queue is full"), "{}", waiting.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_is_too_large_ends_with_1_and_its_neighbours_are_done() {
+    let stage = Stage::set().await;
+    let worker = stage.worker().await;
+    // More than the broker takes, which would close the channel over it.
+    let large = json!([{"username": "x".repeat(3 << 20), "email": "x@example.com"}]);
+    let lines = format!("{}\n{large}\n{}\n", new_user("ann", 0), new_user("bob", 0));
+    let said = stage.rabbitry_fed(&["send", "create", "-"], lines).await.with_code(1);
+    for part in [&format!("{} bytes", large.to_string().len()), "1048576 at most", "`rabbitry import`"] {
+        assert!(said.err.contains(part), "{}", said.err);
+    }
+    let answers: Vec<serde_json::Value> =
+        said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&answers[0], &answers[2]), (&user("ann", 0, "Bronze"), &user("bob", 0, "Bronze")));
+    assert!(said.err.contains(answers[1]["error"].as_str().unwrap()), "{}", answers[1]);
+    stage.end(worker, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
