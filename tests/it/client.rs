@@ -159,3 +159,20 @@ async fn a_body_that_no_worker_takes_is_not_sent_and_spoils_nothing() {
     assert_eq!(vhost.ready(TRIES).await, 2);
     client.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_connection_is_closed_with_the_last_client() {
+    let vhost = service().await;
+    let client = Client::connect(vhost.url(), "toys", "dropped").await.unwrap();
+    let clone = client.clone();
+    let is_open = || {
+        let connections = vhost.connections();
+        connections.iter().any(|connection| connection["client_properties"]["connection_name"] == "dropped")
+    };
+    drop(client);
+    clone.send(&add(), PATIENT).await.unwrap();
+    // The management API learns of a connection some moments after it was opened.
+    eventually("the connection is told of", async || is_open()).await;
+    drop(clone);
+    eventually("it is closed", async || !is_open()).await;
+}

@@ -173,7 +173,7 @@ async fn prepare(connection: &Connection) -> lapin::Result<(Channel, Consumer)> 
     Ok((channel, replies))
 }
 
-/// Keeps a link open until told to stop.
+/// Keeps a link open until told to stop, or until nobody looks any more.
 pub(super) async fn keep_open(
     pool: Pool,
     url: BrokerUrl,
@@ -183,29 +183,38 @@ pub(super) async fn keep_open(
 ) {
     let mut link = first;
     let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+    let ended = async || {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = state.closed() => {}
+        }
+    };
     loop {
         tokio::select! {
-            () = stop.cancelled() => break close(&link.connection).await,
+            () = ended() => return close(&link.connection).await,
             () = link.lost() => {}
         }
-        loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = backoff.wait() => {}
-            }
-            let opened = tokio::select! {
-                () = stop.cancelled() => return,
-                opened = Link::open(&pool, &url) => opened,
-            };
-            let next = opened.as_ref().ok().cloned();
-            // Nobody looks any more once every clone of the client is dropped.
-            if state.send(opened).is_err() {
-                return;
-            }
-            if let Some(next) = next {
-                link = next;
-                break;
-            }
+        link = tokio::select! {
+            () = ended() => return,
+            link = open_again(&pool, &url, &state, &mut backoff) => link,
+        };
+    }
+}
+
+/// Tries until there is a link. Cancel safe.
+async fn open_again(
+    pool: &Pool,
+    url: &BrokerUrl,
+    state: &watch::Sender<Result<Link, Arc<ConnectError>>>,
+    backoff: &mut Backoff,
+) -> Link {
+    loop {
+        backoff.wait().await;
+        let opened = Link::open(pool, url).await;
+        let next = opened.as_ref().ok().cloned();
+        drop(state.send_replace(opened));
+        if let Some(next) = next {
+            return next;
         }
     }
 }

@@ -29,7 +29,7 @@ use crate::{
 };
 use link::{Event, Heard, Link, Outgoing};
 
-/// A producer of one service's commands. Clones share the connection.
+/// A producer of one service's commands. Clones share the connection, which is closed with the last of them.
 #[derive(Clone)]
 pub struct Client {
     service: Arc<str>,
@@ -132,7 +132,8 @@ pub enum CallError {
 }
 
 impl Client {
-    /// Connects; the connection is opened again, for ever, whenever it is lost, until the last clone is closed.
+    /// Connects; the connection is opened again, for ever, whenever it is lost, until one clone is closed or the last
+    /// one dropped.
     ///
     /// # Errors
     /// [`ConnectError`] if the first connection cannot be opened.
@@ -184,7 +185,7 @@ impl Client {
         }
     }
 
-    /// Closes the connection.
+    /// Closes the connection, of all clones, and waits until it is closed.
     pub async fn close(self) {
         self.stop.cancel();
         let mut link = self.link;
