@@ -172,6 +172,18 @@ async fn an_import_without_an_answer_ends_with_75_and_the_advice_to_run_it_again
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn refused_rows_of_an_earlier_run_stay_until_there_is_a_broker_with_the_queues() {
+    let stage = Stage::set().await;
+    fs::write(stage.file("users.csv"), good_file(1)).unwrap();
+    let refused = stage.file("users.csv.refused.csv");
+    fs::write(&refused, "of yesterday").unwrap();
+    stage.run(&["import", "users.csv", "--amqp-url", "amqp://127.0.0.1:1"]).await.with_code(69);
+    stage.vhost.delete_queue("users.create").await;
+    stage.run(&["import", "users.csv"]).await.with_code(69);
+    assert_eq!(fs::read_to_string(&refused).unwrap(), "of yesterday");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_username_that_stands_twice_is_not_sent_again_before_the_first_row_is_answered() {
     let stage = Stage::set().await;
     let file = good_file(1_400) + "user-0,late@example.com,1\n";

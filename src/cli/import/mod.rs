@@ -90,7 +90,6 @@ pub(super) async fn run<C: Future<Output = Result<Producer, Failure>>>(
     format: Format,
 ) -> Result<(), Failure> {
     let input = Input::open(&args.file, args.format)?;
-    let refused = create_refused_file(&args)?;
     let mut interruption = pin!(ctrl_c());
     let producer = tokio::select! {
         producer = prepare(connect(), args.promote) => producer?,
@@ -98,6 +97,8 @@ pub(super) async fn run<C: Future<Output = Result<Producer, Failure>>>(
             return Err(Failure::new(exit::INTERRUPTED, "interrupted before anything was sent"));
         }
     };
+    // It takes the place of that of an earlier run, which is still of use while nothing can be sent.
+    let refused = create_refused_file(&args)?;
     let sender = Sender { client: producer.client.clone(), timeout: producer.timeout, promote: args.promote };
     let mut import = Import {
         flight: Flight::new(sender, args.in_flight.get()),
