@@ -113,9 +113,18 @@ async fn what_is_not_there_is_not_copied_or_made() {
     let said = run(copying(&place, &nowhere, &store.url)).await.with_code(1);
     assert!(said.err.contains("is not there"), "{}", said.err);
     assert!(!place.file("nowhere.db").exists() && !store.has_users());
-    let file = filled().await;
-    let said = copy(&file, &file).await.with_code(1);
-    assert!(said.err.contains("into itself"), "{}", said.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_is_not_copied_into_itself_under_whichever_name() {
+    let (file, place) = (filled().await, Place::new());
+    let path = file.path().display();
+    let link = place.file("link.db");
+    std::os::unix::fs::symlink(file.path(), &link).unwrap();
+    for name in [file.url.clone(), format!("sqlite://{path}"), format!("sqlite:{}", link.display())] {
+        let said = run(copying(&place, &file.url, &name)).await.with_code(1);
+        assert!(said.err.contains("into itself"), "{name}: {}", said.err);
+    }
 }
 
 fn on(stage: &Stage, database: &Database) -> WorkerProcess {

@@ -9,7 +9,7 @@ mod purge;
 mod schema;
 pub mod sqlite;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 pub use copy::Copied;
 use futures::future::BoxFuture;
@@ -116,12 +116,22 @@ pub async fn copy(from: &str, to: &str) -> Result<Copied, OpenError> {
     {
         return Err(OpenError::Refused(format!("{path} is not there; nothing was copied")));
     }
-    if from == to {
+    if is_same(from, to)? {
         return Err(OpenError::Refused("a store is not copied into itself".to_owned()));
     }
     let mut from = side(from, true).await?;
     let mut to = side(to, false).await?;
     copy::copy(from.as_mut(), to.as_mut()).await
+}
+
+/// Whether two URLs name one store. A server is not asked; there the copy would wait for itself and end with a time-out.
+fn is_same(from: &str, to: &str) -> Result<bool, OpenError> {
+    Ok(match (Place::of(from)?, Place::of(to)?) {
+        (Place::Sqlite(from), Place::Sqlite(to)) => {
+            fs::canonicalize(from).is_ok_and(|from| fs::canonicalize(to).is_ok_and(|to| from == to))
+        }
+        _ => from == to,
+    })
 }
 
 async fn side(url: &str, is_source: bool) -> Result<Box<dyn copy::Side>, OpenError> {
