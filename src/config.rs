@@ -1,8 +1,12 @@
 //! Flags, each also an environment variable, with defaults that work on a fresh machine.
 
-use std::{fs, path::PathBuf};
+use std::{
+    ffi::{OsStr, OsString},
+    fs,
+    path::{Path, PathBuf},
+};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, ValueHint};
 use url::Url;
 
 use crate::{amqp::connection::BrokerUrl, home::Home};
@@ -23,8 +27,8 @@ pub struct BrokerArgs {
     #[arg(long, env = "AMQP_URL", hide_env_values = true, global = true, value_name = "URL")]
     amqp_url: Option<String>,
     /// A file that holds the broker's URL, such as a mounted secret
-    #[arg(long, env = "AMQP_URL_FILE", global = true, value_name = "FILE", conflicts_with = "amqp_url")]
-    amqp_url_file: Option<PathBuf>,
+    #[arg(long, env = "AMQP_URL_FILE", global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    amqp_url_file: Option<OsString>,
 }
 
 impl BrokerArgs {
@@ -37,7 +41,7 @@ impl BrokerArgs {
     }
 
     fn named(&self) -> Result<Option<String>, ConfigError> {
-        named_or_in_file("AMQP_URL", self.amqp_url.as_deref(), self.amqp_url_file.as_ref())
+        named_or_in_file("AMQP_URL", self.amqp_url.as_deref(), self.amqp_url_file.as_deref())
     }
 
     fn text(&self) -> Result<String, ConfigError> {
@@ -107,14 +111,8 @@ pub struct StoreArgs {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true, value_name = "URL")]
     database_url: Option<String>,
     /// A file that holds the store's URL, such as a mounted secret
-    #[arg(
-        long,
-        env = "DATABASE_URL_FILE",
-        global = true,
-        value_name = "FILE",
-        conflicts_with = "database_url"
-    )]
-    database_url_file: Option<PathBuf>,
+    #[arg(long, env = "DATABASE_URL_FILE", global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    database_url_file: Option<OsString>,
 }
 
 impl StoreArgs {
@@ -123,8 +121,11 @@ impl StoreArgs {
     /// # Errors
     /// [`ConfigError`] if what is named cannot be read.
     pub fn store(&self) -> Result<String, ConfigError> {
-        let named =
-            named_or_in_file("DATABASE_URL", self.database_url.as_deref(), self.database_url_file.as_ref())?;
+        let named = named_or_in_file(
+            "DATABASE_URL",
+            self.database_url.as_deref(),
+            self.database_url_file.as_deref(),
+        )?;
         match named {
             Some(url) => Ok(url),
             None => Ok(state("DATABASE_URL")?.unwrap_or(default_store()?)),
@@ -178,20 +179,24 @@ pub enum LogFormat {
     Json,
 }
 
+/// A URL that is named, or stands in a file that is named. An empty variable is as one that is not set, so clap, which
+/// takes it for a value, cannot tell whether both are named.
 fn named_or_in_file(
     name: &str,
     value: Option<&str>,
-    file: Option<&PathBuf>,
+    file: Option<&OsStr>,
 ) -> Result<Option<String>, ConfigError> {
-    if let Some(value) = value.filter(|value| !value.is_empty()) {
-        return Ok(Some(value.to_owned()));
+    let value = value.filter(|value| !value.is_empty());
+    let Some(file) = file.filter(|file| !file.is_empty()).map(Path::new) else {
+        return Ok(value.map(ToOwned::to_owned));
+    };
+    if value.is_some() {
+        return Err(ConfigError(format!("{name} and {name}_FILE are both set; leave one of them out")));
     }
-    file.map(|file| {
-        fs::read_to_string(file)
-            .map(|text| text.trim().to_owned())
-            .map_err(|error| ConfigError(format!("{name}_FILE: cannot read {}: {error}", file.display())))
-    })
-    .transpose()
+    match fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text.trim().to_owned())),
+        Err(error) => Err(ConfigError(format!("{name}_FILE: cannot read {}: {error}", file.display()))),
+    }
 }
 
 fn state(key: &str) -> Result<Option<String>, ConfigError> {

@@ -3,9 +3,12 @@
 mod exit_codes;
 mod lost;
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
 use crate::support::{
+    database::Database,
     process::{Said, cli, program, run, run_with_lines},
     users::{Stage, new_user, points, user, wait_for_points},
 };
@@ -208,4 +211,28 @@ async fn the_brokers_url_may_stand_in_a_file() {
     command.env_remove("AMQP_URL").env("AMQP_URL_FILE", file);
     run(command).await.with_code(0);
     stage.end(worker, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_that_is_empty_is_as_one_that_is_not_set() {
+    let stage = Stage::set().await;
+    let database = Database::sqlite();
+    drop(database.open().await);
+    let cases = [
+        ("AMQP_URL", stage.vhost.url_text(), ["dead-letters", "list"]),
+        ("DATABASE_URL", database.url.clone(), ["store", "check"]),
+    ];
+    for (name, url, args) in cases {
+        let (file_name, file) = (format!("{name}_FILE"), stage.place.file(name));
+        std::fs::write(&file, &url).unwrap();
+        let run_with = async |value: &str, file: &Path| {
+            let mut command = cli(&stage.vhost, &stage.place, &args);
+            command.env(name, value).env(&file_name, file);
+            run(command).await
+        };
+        run_with("", &file).await.with_code(0);
+        run_with(&url, Path::new("")).await.with_code(0);
+        let both = run_with(&url, &file).await.with_code(78);
+        assert!(both.err.contains(&file_name), "{}", both.err);
+    }
 }
