@@ -108,11 +108,6 @@ impl Management {
         Ok(Self { agent: Agent::new_with_config(config.build()), base, authorization })
     }
 
-    /// Where the API is, without the login.
-    pub fn url(&self) -> &Url {
-        &self.base
-    }
-
     /// Reads what the path names below `/api`; the segments are encoded here.
     ///
     /// # Errors
@@ -135,22 +130,6 @@ impl Management {
     /// [`ManagementError`]. When cancelled, it may have happened or not.
     pub async fn post(&self, path: &[&str], body: &impl Serialize) -> Result<(), ManagementError> {
         self.call("POST", path, &[], Some(json(body))).await.map(drop)
-    }
-
-    /// Puts JSON.
-    ///
-    /// # Errors
-    /// [`ManagementError`]. When cancelled, it may have happened or not.
-    pub async fn put(&self, path: &[&str], body: &impl Serialize) -> Result<(), ManagementError> {
-        self.call("PUT", path, &[], Some(json(body))).await.map(drop)
-    }
-
-    /// Deletes what the path names.
-    ///
-    /// # Errors
-    /// [`ManagementError`]. When cancelled, it may have happened or not.
-    pub async fn delete(&self, path: &[&str]) -> Result<(), ManagementError> {
-        self.call("DELETE", path, &[], None).await.map(drop)
     }
 
     async fn call(
