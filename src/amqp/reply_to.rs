@@ -8,7 +8,9 @@ use wildmatch::WildMatch;
 /// with `amq.gen-`, those that aio-pika gives on a connection that it keeps open with `amq_`.
 pub const TRUSTED: &[&str] = &["amq.gen-*", "amq_*", "reply.*", "*.reply.*"];
 
-const DIRECT: &str = "amq.rabbitmq.reply-to.";
+/// The pseudo-queue of direct replies; a worker sees it with the caller's address behind a dot (RabbitMQ, "Direct
+/// Reply-to").
+pub const DIRECT: &str = "amq.rabbitmq.reply-to";
 
 /// The reply queues that are trusted.
 #[derive(Debug, Clone)]
@@ -29,7 +31,7 @@ impl Trust {
         if self.never.iter().any(|queue| queue == reply_to) {
             return false;
         }
-        match reply_to.strip_prefix(DIRECT) {
+        match reply_to.strip_prefix(DIRECT).and_then(|rest| rest.strip_prefix('.')) {
             Some(address) => is_direct_address(address),
             None => self.patterns.iter().any(|pattern| pattern.matches(reply_to)),
         }
@@ -75,7 +77,7 @@ mod tests {
         let length = u8::try_from(node.len()).unwrap();
         let pid =
             [&[0x83, 0x58, 119, length], node.as_bytes(), &[0, 0, 3, 1, 0, 0, 0, 0, 1, 2, 3, 4]].concat();
-        format!("{DIRECT}{}.{}", STANDARD.encode(pid), STANDARD.encode("key"))
+        format!("{DIRECT}.{}.{}", STANDARD.encode(pid), STANDARD.encode("key"))
     }
 
     #[test]
@@ -108,9 +110,9 @@ mod tests {
         let trust = trust(&["*"]);
         let good = direct("rabbit@host");
         assert!(trust.allows(&good));
-        let truncated = format!("{DIRECT}{}.a2V5", STANDARD.encode([0x83, 0x58, 119, 4, b'a']));
-        for bad in ["a.b", "!!!.x", "", ".", "xxx", "g1g=.", &good[DIRECT.len()..good.len() - 1]] {
-            assert!(!trust.allows(&format!("{DIRECT}{bad}")), "{bad}");
+        let truncated = format!("{DIRECT}.{}.a2V5", STANDARD.encode([0x83, 0x58, 119, 4, b'a']));
+        for bad in ["a.b", "!!!.x", "", ".", "xxx", "g1g=.", &good[DIRECT.len() + 1..good.len() - 1]] {
+            assert!(!trust.allows(&format!("{DIRECT}.{bad}")), "{bad}");
         }
         assert!(!trust.allows(&truncated));
     }

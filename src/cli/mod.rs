@@ -23,6 +23,7 @@ use crate::{
     },
     config::BrokerArgs,
     limits::{CALL_TIMEOUT, IMPORT_TIMEOUT},
+    users::SERVICE,
 };
 use dead_letters::DeadLetters;
 use export::ExportArgs;
@@ -130,7 +131,7 @@ impl Producer {
     async fn connect(broker: &BrokerArgs, timeout: Duration) -> Result<Self, Failure> {
         let url: BrokerUrl = broker.broker()?;
         let name = format!("rabbitry {}", process_name());
-        let client = Client::connect(url, "users", &name).await?;
+        let client = Client::connect(url, SERVICE, &name).await?;
         Ok(Self { client, timeout })
     }
 }

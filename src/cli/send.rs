@@ -12,10 +12,13 @@ use super::{
     output::{Format, print, print_answer},
 };
 use crate::{
-    amqp::client::{Answer, CallError, Command, ProblemAnswer, new_id},
+    amqp::{
+        client::{Answer, CallError, Command, ProblemAnswer, new_id},
+        queue,
+    },
     exit,
-    limits::SHORT_STRING_MAX,
-    users::commands::COMMANDS,
+    limits::{LIST_LIMIT_MAX, SHORT_STRING_MAX},
+    users::{SERVICE, commands::COMMANDS},
 };
 
 /// How a command is sent.
@@ -85,7 +88,7 @@ pub(super) enum UserCommand {
         #[arg(long)]
         after: Option<String>,
         /// How many users at most
-        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(LIST_LIMIT_MAX)))]
         limit: Option<u16>,
         #[command(flatten)]
         sending: Sending,
@@ -206,7 +209,8 @@ async fn tell_if_nobody_consumes(producer: &Producer, command: &str) -> CallErro
 pub(super) async fn warn_if_nobody_consumes(producer: &Producer, command: &str) -> Result<(), CallError> {
     if producer.client.consumers(command).await? == Some(0) {
         eprintln!(
-            "rabbitry: no worker is consuming users.{command}; waiting {} s for one (`make worker` starts one)",
+            "rabbitry: no worker is consuming {}; waiting {} s for one (`make worker` starts one)",
+            queue(SERVICE, command),
             producer.timeout.as_secs_f64()
         );
     }

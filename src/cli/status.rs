@@ -21,7 +21,7 @@ use crate::{
         status::{self, Status, Worker},
     },
     service::to_json,
-    users::commands::COMMANDS,
+    users::{SERVICE, commands::COMMANDS},
 };
 
 /// How the state is shown.
@@ -44,7 +44,7 @@ pub(super) async fn run(broker: &BrokerArgs, args: StatusArgs, format: Format) -
     let vhost = broker.broker()?.vhost().to_owned();
     let management = Management::new(&args.management.management(broker)?)?;
     let commands: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
-    let read = async || status::read(&management, &vhost, "users", &commands).await;
+    let read = async || status::read(&management, &vhost, SERVICE, &commands).await;
     // The first time an error is the answer; later it is a state of the broker like others.
     let first = shown(&read().await?, format);
     let Some(period) = args.watch else { return print(&first) };

@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::failpoints::mutant;
 
 pub use inbox::Fingerprint;
+pub(crate) use problem::cut;
 pub use problem::{Code, FieldError, Problem};
 
 /// Answers requests in batches.

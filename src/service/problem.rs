@@ -98,8 +98,8 @@ impl Problem {
     }
 }
 
-/// What the sender wrote may stand in the text, and may be as long as a payload.
-fn cut(mut text: String) -> String {
+/// Cuts a text in which may stand what the sender wrote, and which may be as long as a payload.
+pub(crate) fn cut(mut text: String) -> String {
     if text.len() > DETAIL_MAX {
         text.truncate(text.floor_char_boundary(DETAIL_MAX));
         text.push('…');

@@ -11,3 +11,6 @@ pub mod store;
 pub mod working_set;
 
 pub use service::UserService;
+
+/// The service's name, with which those of its queues begin.
+pub const SERVICE: &str = "users";

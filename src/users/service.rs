@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{
+    SERVICE,
     commands::{COMMANDS, Command},
     store::Store,
 };
@@ -24,7 +25,7 @@ impl Service for UserService {
     type Command = Command;
 
     fn name(&self) -> &'static str {
-        "users"
+        SERVICE
     }
 
     fn commands(&self) -> &'static [CommandSpec] {

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     amqp::{
         connection::{BrokerUrl, ConnectError, close, take},
-        short,
+        reply_to, short,
     },
     backoff::Backoff,
     limits::{CONFIRM_WINDOW, CONNECT_TIMEOUT},
@@ -168,7 +168,7 @@ async fn prepare(connection: &Connection) -> lapin::Result<(Channel, Consumer)> 
     // Direct replies reach only the channel that publishes the requests (RabbitMQ, "Direct Reply-to").
     let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
     let replies = channel
-        .basic_consume("amq.rabbitmq.reply-to".into(), "replies".into(), options, FieldTable::default())
+        .basic_consume(reply_to::DIRECT.into(), "replies".into(), options, FieldTable::default())
         .await?;
     Ok((channel, replies))
 }

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use super::{
     connection::{BrokerUrl, ConnectError, is_access_refused, is_not_found, pool},
     envelope::{header, integer},
-    exchange, queue, short,
+    exchange, queue, reply_to, short,
 };
 use crate::{
     backoff::Backoff,
@@ -156,7 +156,7 @@ impl Client {
         let mut headers = FieldTable::default();
         headers.insert("deadline".into(), AMQPValue::LongLongInt(deadline_ms));
         let properties =
-            self.properties(command).with_headers(headers).with_reply_to("amq.rabbitmq.reply-to".into());
+            self.properties(command).with_headers(headers).with_reply_to(reply_to::DIRECT.into());
         match self.exchange(command, &properties, timeout, true).await? {
             Some(delivery) => Ok(Answer::read(delivery)),
             None => Err(CallError::Timeout { what: "reply", waited: timeout }),

@@ -20,7 +20,7 @@ use crate::{
     amqp::{
         connection::{BrokerUrl, close, connect, process_name},
         envelope::{deadline, header, republished},
-        exchange, short,
+        exchange, reply_to, short,
     },
     clock::unix_ms,
     limits::REQUEUE_WINDOW,
@@ -115,9 +115,7 @@ impl Rules {
         }
         match letter.properties.reply_to().clone() {
             // RabbitMQ 3.10.8 may close a worker's connection over the address of a caller that is gone.
-            Some(direct) if direct.as_str().starts_with("amq.rabbitmq.reply-to") => {
-                changes.reply_to_dropped = true
-            }
+            Some(direct) if direct.as_str().starts_with(reply_to::DIRECT) => changes.reply_to_dropped = true,
             Some(named) => properties = properties.with_reply_to(named),
             None => {}
         }

@@ -29,11 +29,9 @@ use crate::{
     config::BrokerArgs,
     exit,
     limits::{DEAD_LETTERS_LOOKED_AT, DEAD_LETTERS_LOOKED_AT_MAX},
-    users::commands::COMMANDS,
+    users::{SERVICE, commands::COMMANDS},
 };
 use show::{detailed, json_of, row, summary};
-
-const SERVICE: &str = "users";
 
 /// What to do with dead letters.
 #[derive(Debug, Subcommand)]

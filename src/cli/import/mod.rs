@@ -35,7 +35,10 @@ use indicatif::HumanCount;
 use tokio::{signal::ctrl_c, sync::mpsc, time::interval};
 
 use super::{Failure, Producer, files::FileFormat, output::Format, send::warn_if_nobody_consumes};
-use crate::{exit, limits::IMPORT_IN_FLIGHT};
+use crate::{
+    exit,
+    limits::{IMPORT_CHUNK_ROWS, IMPORT_IN_FLIGHT},
+};
 use chunks::Chunk;
 use flight::{Answered, Flight, Sender, Unanswered};
 use input::Input;
@@ -71,8 +74,12 @@ pub(super) struct ImportArgs {
     /// Where refused rows go, as CSV [default: the file's name and .refused.csv; for standard input import.refused.csv]
     #[arg(long, value_name = "FILE")]
     refused: Option<PathBuf>,
-    /// How many messages are under way at a time; each holds 500 rows
-    #[arg(long, default_value_t = default_in_flight(), value_name = "N")]
+    #[arg(
+        long,
+        default_value_t = default_in_flight(),
+        value_name = "N",
+        help = format!("How many messages are under way at a time; each holds {IMPORT_CHUNK_ROWS} rows")
+    )]
     in_flight: NonZeroUsize,
     /// Where there is no terminal for a progress bar, tell the progress every few seconds
     #[arg(long, short)]

@@ -10,8 +10,8 @@ use super::{
     lines::{Line, Lines},
 };
 use crate::{
-    limits::{DETAIL_MAX, PAYLOAD_BYTES_MAX},
-    service::{Code, Problem, payload},
+    limits::PAYLOAD_BYTES_MAX,
+    service::{Code, Problem, cut, payload},
     users::{
         commands::create::Create,
         model::{Email, Points, Username},
@@ -55,14 +55,6 @@ impl RefusedRow {
         };
         Self { line: row.line, fields, code: code.to_owned(), detail: detail.to_owned() }
     }
-}
-
-fn cut(mut text: String) -> String {
-    if text.len() > DETAIL_MAX {
-        text.truncate(text.floor_char_boundary(DETAIL_MAX));
-        text.push('…');
-    }
-    text
 }
 
 /// How the lines are to be read.
@@ -161,7 +153,7 @@ fn fields_of_json(text: &[u8]) -> Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::users::commands::Command;
+    use crate::{limits::DETAIL_MAX, users::commands::Command};
 
     fn csv(row: &[u8]) -> Result<Row, Box<RefusedRow>> {
         let columns = Columns::read(b"username,email,points").unwrap();
