@@ -50,7 +50,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub const POOL_SIZE: usize = 2;
 /// Messages that a client publishes without a confirm at a time.
 pub const CONFIRM_WINDOW: usize = 1024;
-/// How long a client waits for a first reply before it sends the same command again; the time doubles.
+/// How long a client waits for a first reply before it sends the same command again; the time doubles with
+/// each silence.
 pub const RESEND_AFTER: Duration = Duration::from_secs(5);
 /// The longest that a client waits for a reply before it sends the same command again.
 pub const RESEND_AFTER_MAX: Duration = Duration::from_secs(60);
