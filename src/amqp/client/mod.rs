@@ -318,6 +318,8 @@ impl<'a> Attempt<'a> {
     async fn try_once(&mut self, link: &Link, outgoing: Outgoing) -> Outcome {
         let id = outgoing.correlation_id.clone();
         self.tries.push((link.clone(), id.clone()));
+        // What was begun may be on its way, however it ends here.
+        self.open.insert(id.clone());
         let until = self.deadline.min(Instant::now() + self.patience);
         // A broker that blocks publishers lets the queue before the publisher grow full.
         match timeout_at(until, link.publish(outgoing)).await {
@@ -325,7 +327,6 @@ impl<'a> Attempt<'a> {
             Ok(false) => return Outcome::Lost,
             Err(_) => return self.silence(),
         }
-        self.open.insert(id.clone());
         loop {
             let heard = tokio::select! {
                 biased;
