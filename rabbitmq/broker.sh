@@ -131,7 +131,7 @@ CLAIMS=()
 claim() { # port
 	local fd
 	has flock || return 0
-	exec {fd}>"$LOCKS/port-$1"
+	exec {fd}>>"$LOCKS/port-$1"
 	CLAIMS+=("$fd")
 	flock -n "$fd"
 }
@@ -312,7 +312,7 @@ install_package() {
 		has sudo || return 1
 		if [ -t 0 ]; then SUDO=(sudo); else SUDO=(sudo -n); fi
 	fi
-	exec 8>"$LOCKS/install"
+	exec 8>>"$LOCKS/install"
 	! has flock || flock 8
 	[ -z "$(find_scripts)" ] || return 0 # another checkout was faster
 	say "installing rabbitmq-server with apt-get, its log is $B/log/install.log"
@@ -372,16 +372,25 @@ describe() {
 }
 
 lock_home() { # one `up` or `down` of this home at a time
-	mkdir -p "$B/log" "$LOCKS"
-	chmod 700 "$B" "$LOCKS"
+	mkdir -p "$B/log"
+	chmod 700 "$B"
 	exec 9>"$B/lock"
 	! has flock || flock -w 120 9 || die "another broker.sh is busy with $B"
 	load_ports
 }
 
+# Everybody may write to /tmp: another user may have made the folder first, with links to files of ours in it.
+own_locks() {
+	mkdir -m 700 "$LOCKS" 2>/dev/null || true
+	[ -d "$LOCKS" ] && [ ! -L "$LOCKS" ] && [ -O "$LOCKS" ] ||
+		die "ports are claimed in the folder $LOCKS, which cannot be made or is another user's: have it removed, then try again"
+	chmod 700 "$LOCKS"
+}
+
 start_own() {
 	local scripts
 	stop_everything # what a crash left behind
+	own_locks
 	scripts=$(find_scripts)
 	if [ -z "$scripts" ] && has docker && bounded 10 docker info >/dev/null 2>&1; then
 		up_docker
