@@ -83,25 +83,19 @@ find_programs() {
 	[ -z "${candidates[*]-}" ] || die "the data in $DATA were made by PostgreSQL $made_by, which is not here; install it, or move the data away"
 }
 
-SUDO=()
-as_root() { ${SUDO[@]+"${SUDO[@]}"} "$@"; }
-apt_get() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qy -o DPkg::Lock::Timeout=300 -o Acquire::Retries=2 "$@"; }
+# shellcheck source-path=SCRIPTDIR source=apt.sh
+. "$HERE/apt.sh"
 NO_CLUSTER=/etc/postgresql-common/createcluster.d/rabbitry.conf
 INSTALLING=
 remove_no_cluster() { [ -z "$INSTALLING" ] || as_root rm -f "$NO_CLUSTER"; }
 
 install_package() {
-	if [ "$(id -u)" -ne 0 ]; then
-		has sudo || return 1
-		if [ -t 0 ]; then SUDO=(sudo); else SUDO=(sudo -n); fi
-	fi
 	say "installing postgresql with apt-get, its log is $P/install.log"
 	INSTALLING=yes
 	{
 		as_root mkdir -p "${NO_CLUSTER%/*}" && say "create_main_cluster = false" | as_root tee "$NO_CLUSTER" || return 1
-		apt_get update || true # the lists that are there may still do
 		# First alone, so that its configuration is there when the server's package looks for it.
-		apt_get install --no-install-recommends postgresql-common && apt_get install --no-install-recommends postgresql
+		install_packages postgresql-common && apt_get install postgresql
 	} >"$P/install.log" 2>&1 9>&- || return 1
 	remove_no_cluster
 	INSTALLING=
@@ -225,7 +219,7 @@ up() {
 		return
 	fi
 	BIN=$(find_programs)
-	if [ -z "$BIN" ] && [ -e /etc/debian_version ] && has apt-get; then
+	if [ -z "$BIN" ] && may_install postgresql; then
 		install_package || say "postgres: installing failed, see $P/install.log" >&2
 		BIN=$(find_programs)
 	fi

@@ -294,8 +294,8 @@ up_docker() {
 
 # ---- installing ------------------------------------------------------------------------------------------------
 
-SUDO=()
-as_root() { ${SUDO[@]+"${SUDO[@]}"} "$@"; }
+# shellcheck source-path=SCRIPTDIR source=../bin/apt.sh
+. "$HERE/../bin/apt.sh"
 # An installed service is started at once, unless a policy-rc.d says no.
 POLICY=/usr/sbin/policy-rc.d
 POLICY_TEXT="# rabbitry's broker.sh: only while it installs rabbitmq-server"
@@ -304,14 +304,9 @@ remove_policy() {
 	[ -z "$INSTALLING" ] || ! grep -qsF "$POLICY_TEXT" "$POLICY" || as_root rm -f "$POLICY"
 	INSTALLING=
 }
-apt_get() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qy -o DPkg::Lock::Timeout=300 -o Acquire::Retries=2 "$@"; }
 
 install_package() {
-	local unit tries=0
-	if [ "$(id -u)" -ne 0 ]; then
-		has sudo || return 1
-		if [ -t 0 ]; then SUDO=(sudo); else SUDO=(sudo -n); fi
-	fi
+	local unit
 	exec 8>>"$LOCKS/install"
 	! has flock || flock 8
 	[ -z "$(find_scripts)" ] || return 0 # another checkout was faster
@@ -321,9 +316,7 @@ install_package() {
 		printf '#!/bin/sh\n%s\nexit 101\n' "$POLICY_TEXT" | as_root tee "$POLICY" >/dev/null && as_root chmod 755 "$POLICY" || return 1
 	fi
 	{
-		# An update does not wait for another one to end. If none succeeds, the lists that are there may still do.
-		until apt_get update || [ "$((tries += 1))" -ge 30 ]; do sleep 2; done
-		apt_get install --no-install-recommends rabbitmq-server || return 1
+		install_packages rabbitmq-server || return 1
 		for unit in rabbitmq-server.service epmd.service epmd.socket; do
 			! has systemctl || as_root systemctl disable "$unit" || true
 			[ ! -d /run/systemd/system ] || as_root systemctl stop "$unit" || true # where a policy-rc.d of others said yes
@@ -396,7 +389,7 @@ start_own() {
 		up_docker
 		return
 	fi
-	if [ -z "$scripts" ] && [ -e /etc/debian_version ] && has apt-get; then
+	if [ -z "$scripts" ] && may_install rabbitmq-server; then
 		install_package || say "broker: installing rabbitmq-server failed, see $B/log/install.log" >&2
 		scripts=$(find_scripts)
 	fi

@@ -27,27 +27,16 @@ find_python() {
 
 have_all() { has chromium && has chromedriver && find_python >/dev/null; }
 
-root=()
-apt_get() {
-    ${root[@]+"${root[@]}"} env DEBIAN_FRONTEND=noninteractive \
-        apt-get -qy -o DPkg::Lock::Timeout=300 -o Acquire::Retries=2 "$@"
-}
+# shellcheck source-path=SCRIPTDIR source=../../bin/apt.sh
+. bin/apt.sh
 
 install_browser() {
-    local tries=0
     # shellcheck source=/dev/null
     [[ "$(. /etc/os-release 2>/dev/null && echo "${ID:-}")" == debian ]] ||
         die "install Chromium, ChromeDriver and Selenium 4 for Python (as chromium, chromedriver, python3 on the PATH)"
-    if ((EUID != 0)); then
-        has sudo || die "installing ${packages[*]} needs root or sudo"
-        if [[ -t 0 ]]; then root=(sudo); else root=(sudo -n); fi
-    fi
+    may_install "${packages[@]}" || exit 1
     echo "installing ${packages[*]} with apt-get, its log is $out/install.log"
-    {
-        # An update does not wait for another one to end. If none succeeds, the lists that are there may still do.
-        until apt_get update || ((++tries >= 30)); do sleep 2; done
-        apt_get install --no-install-recommends "${packages[@]}"
-    } >"$out/install.log" 2>&1 || die "the installation failed: $(tail -n 3 "$out/install.log")"
+    install_packages "${packages[@]}" >"$out/install.log" 2>&1 || die "the installation failed: $(tail -n 3 "$out/install.log")"
     have_all || die "${packages[*]} are installed, but chromium, chromedriver or Selenium cannot be found"
 }
 
