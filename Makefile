@@ -88,6 +88,7 @@ mutants: ## Plant mistakes in the workers, and see that the faults find each of 
 	@STORE=$(TEST_STORE) tests/with-broker.sh cargo test $(FAULTS_BUILD) -- --mutants $(FAULTS)
 
 clean: down ## Stop everything and delete what was built and stored
+	@$(BROKER) delete
 	@$(POSTGRES) delete
 	rm -rf "$(RABBITRY_HOME)"
 	cargo clean

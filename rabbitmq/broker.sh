@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The RabbitMQ broker of this checkout.
 #
-# usage: broker.sh up|down|status|wait|logs [-f]|env|ctl COMMAND
+# usage: broker.sh up|down|delete|status|wait|logs [-f]|env|ctl COMMAND
 #   up      start the broker and return when it is ready; does nothing if it already is
 #   down    stop what `up` started; the data stay
+#   delete  delete the data of a broker that is down
 #   status  say what runs (exit code 0: ready, 3: not)
 #   wait    return when the broker is ready
 #   logs    the broker's log
@@ -275,7 +276,7 @@ up_docker() {
 	write_configuration /etc/rabbitmq/definitions </dev/null
 	docker rm -f "$MARK" >/dev/null 2>&1 || true
 	STARTED=yes
-	touch "$B/container"
+	touch "$B/container" "$B/volume"
 	say "starting $IMAGE with Docker (the first time it is downloaded)"
 	# The data lie in a volume: files of the container's user in the home could not be removed by an ordinary user.
 	# The host name is fixed because RabbitMQ names its data after it.
@@ -442,6 +443,15 @@ down() {
 	say "broker: $said"
 }
 
+delete() {
+	lock_home
+	[ -z "$(running)" ] || die "it runs; stop it first: $HERE/broker.sh down"
+	if [ -f "$B/volume" ]; then
+		docker volume rm -f "$MARK" >/dev/null || die "the Docker volume $MARK with the data cannot be deleted, see above: start Docker, then try again"
+	fi
+	rm -rf "$B" "$STATE"
+}
+
 status() {
 	local kind
 	load_ports
@@ -500,9 +510,9 @@ trap cleanup EXIT
 trap 'exit 130' INT TERM HUP
 
 case ${1:-} in
-up | down | status | logs | ctl) "$@" ;;
+up | down | delete | status | logs | ctl) "$@" ;;
 wait) wait_ready ;;
 env) print_env ;;
 -h | --help | help) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p;}' "${BASH_SOURCE[0]}" ;;
-*) die "usage: broker.sh up|down|status|wait|logs [-f]|env|ctl COMMAND (--help says more)" ;;
+*) die "usage: broker.sh up|down|delete|status|wait|logs [-f]|env|ctl COMMAND (--help says more)" ;;
 esac
