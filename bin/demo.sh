@@ -47,6 +47,11 @@ tour() {
     show 0 rabbitry award "$john" 1 --message-id "demo-$run" --verbose
 }
 
+# What a job that failed would have brought about is not waited for: its exit code is the demo's.
+or_fail_with() { # pid
+    kill -0 "$1" 2>/dev/null || wait "$1" || exit
+}
+
 kill_under_load() {
     local count=2000 victim users
     say "kill -9 of a worker while $count commands are in flight"
@@ -55,7 +60,10 @@ kill_under_load() {
     local producer=$!
     read -r victim < <("$root/bin/workers.sh" pids)
     # As soon as the first replies are there, the rest is in flight.
-    until [[ -s $scratch/replies ]]; do sleep 0.01; done
+    until [[ -s $scratch/replies ]]; do
+        or_fail_with "$producer"
+        sleep 0.01
+    done
     kill -9 "$victim"
     echo "worker $victim killed after $(wc -l <"$scratch/replies") of $count replies"
     "$root/bin/workers.sh" start 1
@@ -78,7 +86,10 @@ import_under_kill() {
     rabbitry import "$scratch/users.csv" --promote --in-flight 1 &
     importer=$!
     read -r victim < <("$root/bin/workers.sh" pids)
-    until rabbitry get "import-$run-00001" >/dev/null 2>&1; do sleep 0.01; done
+    until rabbitry get "import-$run-00001" >/dev/null 2>&1; do
+        or_fail_with "$importer"
+        sleep 0.01
+    done
     kill -9 "$victim"
     echo "worker $victim killed, the import goes on"
     "$root/bin/workers.sh" start 1
