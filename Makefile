@@ -2,6 +2,8 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# Steps come in the order in which they are named, also with -j: cargo itself uses all cores.
+.NOTPARALLEL:
 .PHONY: help demo up down status worker workers build check test test-ui test-import bench faults soak mutants clean topology store
 
 export RABBITRY_HOME ?= $(CURDIR)/.rabbitry
