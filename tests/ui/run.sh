@@ -46,23 +46,19 @@ finish() {
         kill -TERM "$test" 2>/dev/null && wait "$test" || true
         kill -KILL -- "-$test" 2>/dev/null || true
     fi
-    bin/workers.sh stop >/dev/null || true
-    rabbitmq/broker.sh down >/dev/null || true
-    rm -rf "$home"
+    leave
 }
 
 rm -rf "$out"
 mkdir -p "$out"
 have_all || install_browser
 
-# The test never touches a broker or a store that the environment names.
-unset AMQP_URL AMQP_URL_FILE AMQP_MANAGEMENT_URL DATABASE_URL DATABASE_URL_FILE AMQP_PORT MANAGEMENT_PORT PROMETHEUS_PORT
-home=$(mktemp -d "${TMPDIR:-/tmp}/rabbitry-ui.XXXXXX")
+# shellcheck source-path=SCRIPTDIR source=../private.sh
+. tests/private.sh
 test=
 trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
-export RABBITRY_HOME=$home
 export WORKER=$PWD/target/debug/rabbitry-worker RABBITRY=$PWD/target/debug/rabbitry
 
 cargo build --locked --bins
@@ -73,6 +69,6 @@ test=$!
 status=0
 wait "$test" || status=$?
 if ((status != 0)); then
-    cp -r "$home/workers" "$out/"
+    cp -r "$RABBITRY_HOME/workers" "$out/"
     exit "$status"
 fi
