@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
 # Workers in the background: start N | stop | list | pids. Their pids and logs stand in $RABBITRY_HOME/workers.
+# WORKER names another program than target/release/rabbitry-worker; its workers are seen while it does.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 home=${RABBITRY_HOME:-$root/.rabbitry}
 folder=$home/workers
-worker=${WORKER:-$root/target/release/rabbitry-worker}
+worker=$(realpath -m "${WORKER:-$root/target/release/rabbitry-worker}")
 
-# A pid may have been taken by another program since it was written down, and a dead process may not be reaped yet.
+# A pid may have been taken by another program since it was written down. A process that nobody has reaped runs no program.
 is_worker() {
-    local process
-    process=$(ps -o stat=,args= -p "$1" 2>/dev/null) && [[ $process == *rabbitry-worker* && $process != Z* ]]
+    local program
+    program=$(readlink "/proc/$1/exe") && [[ ${program% (deleted)} == "$worker" ]] # deleted: built anew since
 }
 
 pids() {
@@ -18,7 +19,7 @@ pids() {
     for file in "$folder"/*.pid; do
         [[ -e $file ]] || continue
         pid=$(<"$file")
-        if is_worker "$pid"; then echo "$pid"; else rm -f "$file"; fi
+        if is_worker "$pid"; then echo "$pid"; elif [[ ! -e /proc/$pid ]]; then rm -f "$file"; fi
     done
 }
 
