@@ -120,7 +120,7 @@ server_pid() {
 remove_dead_lock() {
 	local pid end=$((SECONDS + WAIT_SECONDS))
 	read -r pid 2>/dev/null <"$DATA/data/postmaster.pid" || return 0
-	while [[ "$(ps -o stat= -p "$pid" 2>/dev/null)" == Z* ]] && [ "$SECONDS" -lt "$end" ]; do
+	while grep -qs '^State:[[:space:]]*Z' "/proc/$pid/status" && [ "$SECONDS" -lt "$end" ]; do
 		if ! readlink /proc/[0-9]*/cwd 2>/dev/null | grep -qxF "$DATA/data"; then
 			rm -f "$DATA/data/postmaster.pid"
 			return
@@ -184,7 +184,8 @@ start_somewhere() {
 own_url() { say "postgresql://rabbitry:$(cat "$P/password")@127.0.0.1:$(cat "$P/port")/rabbitry"; }
 
 make_database() {
-	local tool=(env PGPASSWORD="$(cat "$P/password")" "$BIN/psql" -XAtq -h 127.0.0.1 -p "$(cat "$P/port")" -U rabbitry -d postgres)
+	# With nothing of the caller's PGSSLMODE, PGOPTIONS, PGSERVICE and their like.
+	local tool=(env -i PATH="$PATH" LANG=C.UTF-8 PGPASSWORD="$(cat "$P/password")" "$BIN/psql" -XAtq -h 127.0.0.1 -p "$(cat "$P/port")" -U rabbitry -d postgres)
 	[ -n "$("${tool[@]}" -c "SELECT 1 FROM pg_database WHERE datname = 'rabbitry'")" ] || "${tool[@]}" -c "CREATE DATABASE rabbitry"
 }
 
