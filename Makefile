@@ -55,7 +55,11 @@ build: ## Compile the programs
 	@if grep -la RABBITRY_FAILPOINTS $(RELEASE)/rabbitry $(RELEASE)/rabbitry-worker; then \
 		echo "these programs can fail on purpose: built with the feature failpoints" >&2; exit 1; fi
 
+# A toolchain of rustup's minimal profile has neither.
 check: ## Format, clippy, rustdoc: all without a warning
+	@{ cargo fmt --version && cargo clippy --version; } >/dev/null 2>&1 || \
+		{ command -v rustup >/dev/null && rustup component add rustfmt clippy; } || \
+		{ echo "make check needs rustfmt and clippy, which the toolchain of $$(command -v cargo || echo no cargo) lacks: install them" >&2; exit 1; }
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features failpoints -- -D warnings
