@@ -69,7 +69,7 @@ test: ## Every test, on a private broker of its own that is stopped at the end; 
 	@STORE=$(TEST_STORE) tests/run.sh
 
 test-import: ## The tests of import with ROWS rows instead of 5,000 (make test-import ROWS=100000)
-	@STORE=$(TEST_STORE) RABBITRY_IMPORT_ROWS=$(ROWS) tests/run.sh --test it import::
+	@STORE=$(TEST_STORE) RABBITRY_IMPORT_ROWS=$(ROWS) tests/run.sh import::
 
 test-ui: ## Use the management UI in a real browser (Chromium; on Debian it is installed)
 	@tests/ui/run.sh
