@@ -9,7 +9,8 @@ SHELL := bash
 export RABBITRY_HOME ?= $(CURDIR)/.rabbitry
 # Tests take SQLite unless they are told; everything else takes what `up` was told last.
 TEST_STORE := $(or $(STORE),sqlite)
-STORE ?= $(if $(wildcard $(RABBITRY_HOME)/store.env),postgres,sqlite)
+CHOSEN := $(if $(wildcard $(RABBITRY_HOME)/store.env),postgres,sqlite)
+STORE ?= $(CHOSEN)
 $(if $(filter sqlite postgres,$(STORE)),,$(error STORE is sqlite or postgres, not $(STORE)))
 N ?= 1
 ROWS ?= 100000
@@ -30,7 +31,9 @@ topology:
 	@$(RELEASE)/rabbitry topology apply >/dev/null
 	@echo "topology: the exchanges, queues and policies of rabbitmq/definitions.json are in place"
 
+# Workers on the other store would answer from it.
 store:
+	@$(if $(filter $(CHOSEN),$(STORE)),,bin/workers.sh stop)
 	@$(POSTGRES) $(if $(filter postgres,$(STORE)),up,forget)
 
 down: ## Stop what was started here: workers, the private broker and PostgreSQL; data stay
