@@ -147,11 +147,6 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// A reply that reports success.
-    pub fn success(status: u16, body: &impl Serialize) -> Self {
-        Self { status, body: to_json(body), replayed: false, unexecuted: None }
-    }
-
     /// A refusal that follows from the state (exists, not found): the command was judged, so it counts as executed.
     pub fn refusal(problem: &Problem) -> Self {
         Self { status: problem.code.status, body: to_json(problem), replayed: false, unexecuted: None }
