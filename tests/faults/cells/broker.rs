@@ -6,7 +6,7 @@ use futures::FutureExt;
 use lapin::BasicProperties;
 use rustix::process::Signal;
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::Cell;
 use crate::{broker, stage::Stage, support::vhost::request};
@@ -99,17 +99,26 @@ async fn disk_alarm(stage: &mut Stage) {
     stage.go_on(0.3).await;
 }
 
+/// How long it may take until a queue that nobody serves refuses something.
+const REFUSED_PATIENCE: Duration = Duration::from_secs(10);
+
 const COMMANDS: &str = "^users\\.(create|award|promote|get)$";
 
-/// Clients are refused while no worker takes anything.
+/// Clients are refused while no worker takes what has an effect. Frozen workers would have room for all of it: so they
+/// are killed, and the next ones only read for a while.
 async fn queue_full(stage: &mut Stage) {
     stage.set_policy("full", COMMANDS, Some(json!({"max-length": 5, "overflow": "reject-publish"})));
-    for _ in 0..3 {
-        stage.fleet.signal_all(Signal::STOP);
-        stage.go_on(0.15).await;
-        stage.fleet.signal_all(Signal::CONT);
-        stage.go_on(0.15).await;
+    stage.fleet.set("WORKER_COMMANDS", "get");
+    stage.kill_all();
+    // Who is not answered sends again after a second.
+    let until = Instant::now() + REFUSED_PATIENCE;
+    while stage.workload.recorder.refused() == 0 && Instant::now() < until {
+        stage.go_on(0.05).await;
     }
+    stage.go_on(0.2).await;
+    stage.fleet.unset("WORKER_COMMANDS");
+    stage.kill_all();
+    stage.go_on(0.2).await;
     stage.set_policy("full", COMMANDS, None);
     if stage.workload.recorder.refused() == 0 {
         stage.wrong("the fault did not happen: nothing was refused");
