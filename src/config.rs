@@ -22,7 +22,7 @@ const DEFAULT_BROKER: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Broker")]
 pub struct BrokerArgs {
-    /// The broker: amqp://user:password@host:5672/vhost (default: the one that `make up` started, else
+    /// The broker: amqp://user:password@host:5672/vhost (default: the one that `make up` started; where that never ran,
     /// amqp://guest:guest@127.0.0.1:5672/%2f)
     #[arg(long, env = "AMQP_URL", hide_env_values = true, global = true, value_name = "URL")]
     amqp_url: Option<String>,
@@ -47,8 +47,23 @@ impl BrokerArgs {
     fn text(&self) -> Result<String, ConfigError> {
         match self.named()? {
             Some(url) => Ok(url),
-            None => Ok(state("AMQP_URL")?.unwrap_or_else(|| DEFAULT_BROKER.to_owned())),
+            None => match state("AMQP_URL")? {
+                Some(url) => Ok(url),
+                None => default_broker(Home::find()),
+            },
         }
+    }
+}
+
+/// Whatever listens on the standard port may be anybody's: it is not taken in the place of a home's own broker that is
+/// down.
+fn default_broker(home: Option<Home>) -> Result<String, ConfigError> {
+    match home.filter(Home::has_had_a_broker) {
+        None => Ok(DEFAULT_BROKER.to_owned()),
+        Some(home) => Err(ConfigError(format!(
+            "the broker of {} is not running; `make up` starts it, or name another one with AMQP_URL",
+            home.path().display()
+        ))),
     }
 }
 

@@ -35,6 +35,11 @@ impl Home {
         &self.0
     }
 
+    /// Whether a broker of its own was ever brought up here.
+    pub fn has_had_a_broker(&self) -> bool {
+        self.0.join("broker").is_dir()
+    }
+
     /// Reads the state files; empty if nothing was brought up.
     ///
     /// # Errors
