@@ -176,11 +176,43 @@ async fn refused_rows_of_an_earlier_run_stay_until_there_is_a_broker_with_the_qu
     let stage = Stage::set().await;
     fs::write(stage.file("users.csv"), good_file(1)).unwrap();
     let refused = stage.file("users.csv.refused.csv");
-    fs::write(&refused, "of yesterday").unwrap();
+    let of_yesterday = "line,username,email,points,code,detail\n7,ann,,,invalid,of yesterday\n";
+    fs::write(&refused, of_yesterday).unwrap();
     stage.run(&["import", "users.csv", "--amqp-url", "amqp://127.0.0.1:1"]).await.with_code(69);
     stage.vhost.delete_queue("users.create").await;
     stage.run(&["import", "users.csv"]).await.with_code(69);
-    assert_eq!(fs::read_to_string(&refused).unwrap(), "of yesterday");
+    assert_eq!(fs::read_to_string(&refused).unwrap(), of_yesterday);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_holds_no_refused_rows_is_not_written_over() {
+    let stage = Stage::set().await;
+    let input = "line,username,email,points,code,detail\n2,ann,ann@example.com,7,,\n";
+    let files =
+        [("users.csv", input), ("notes.txt", "of mine\n"), ("users.csv.refused.csv", "line,username\n")];
+    for (name, text) in files {
+        fs::write(stage.file(name), text).unwrap();
+    }
+    fs::hard_link(stage.file("users.csv"), stage.file("link.csv")).unwrap();
+    let cases: [(&[&str], &str); 4] = [
+        (
+            &["--refused", "notes.txt"],
+            "notes.txt: it holds something else than refused rows; name another file with --refused",
+        ),
+        (&[], "users.csv.refused.csv: it holds something else"),
+        (&["--refused", "link.csv"], "--refused names the file that is imported"),
+        (&["--refused", "-"], "--refused takes the name of a file, not `-`"),
+    ];
+    for (args, part) in cases {
+        let ended =
+            stage.run(&[&["import", "users.csv", "--timeout", "5"], args].concat()).await.with_code(2);
+        assert!(ended.err.contains(part), "{part}: {}", ended.err);
+    }
+    for (name, text) in files {
+        assert_eq!(fs::read_to_string(stage.file(name)).unwrap(), text, "{name}");
+    }
+    assert!(!stage.file("-").exists());
+    assert_eq!(stage.vhost.ready("users.create").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

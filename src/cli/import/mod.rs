@@ -21,7 +21,6 @@ mod rows;
 mod summary;
 
 use std::{
-    fs,
     future::Future,
     io,
     num::NonZeroUsize,
@@ -34,7 +33,12 @@ use clap::Args;
 use indicatif::HumanCount;
 use tokio::{signal::ctrl_c, sync::mpsc, time::interval};
 
-use super::{Failure, Producer, files::FileFormat, output::Format, send::warn_if_nobody_consumes};
+use super::{
+    Failure, Producer,
+    files::{FileFormat, is_standard},
+    output::Format,
+    send::warn_if_nobody_consumes,
+};
 use crate::{
     exit,
     limits::{IMPORT_CHUNK_ROWS, IMPORT_IN_FLIGHT},
@@ -71,7 +75,8 @@ pub(super) struct ImportArgs {
     /// Promote each user that was created
     #[arg(long)]
     promote: bool,
-    /// Where refused rows go, as CSV [default: the file's name and .refused.csv; for standard input import.refused.csv]
+    /// Where refused rows go, as CSV; those of an earlier import are replaced, and no other file [default: the file's
+    /// name and .refused.csv; for standard input import.refused.csv]
     #[arg(long, value_name = "FILE")]
     refused: Option<PathBuf>,
     #[arg(
@@ -140,9 +145,11 @@ async fn prepare(
 
 fn create_refused_file(args: &ImportArgs) -> Result<RefusedFile, Failure> {
     let path = args.refused.clone().unwrap_or_else(|| refused::default_path(&args.file));
-    let is_input =
-        fs::canonicalize(&path).is_ok_and(|path| fs::canonicalize(&args.file).is_ok_and(|file| file == path));
-    if is_input {
+    if is_standard(&path) {
+        let message = "--refused takes the name of a file, not `-`; standard output is for the summary";
+        return Err(Failure::new(exit::USAGE, message));
+    }
+    if refused::is_same(&args.file, &path) {
         let message = format!("--refused names the file that is imported, {}; name another", path.display());
         return Err(Failure::new(exit::USAGE, message));
     }

@@ -2,12 +2,15 @@
 
 use std::{
     fs::{self, File},
-    io::{self, BufWriter},
+    io::{self, BufRead, BufReader, BufWriter, Read},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use super::rows::RefusedRow;
 use crate::cli::files::is_standard;
+
+const HEADER: [&str; 6] = ["line", "username", "email", "points", "code", "detail"];
 
 /// Where refused rows go unless it is said.
 pub(super) fn default_path(input: &Path) -> PathBuf {
@@ -19,6 +22,29 @@ pub(super) fn default_path(input: &Path) -> PathBuf {
     path.into()
 }
 
+/// Whether two names lead to one file, be it by links.
+pub(super) fn is_same(input: &Path, refused: &Path) -> bool {
+    let input = if is_standard(input) { Path::new("/dev/stdin") } else { input };
+    let identity = |file| fs::metadata(file).map(|found| (found.dev(), found.ino())).ok();
+    identity(input).is_some_and(|input| identity(refused) == Some(input))
+}
+
+/// Whether a file is there that was not written by an earlier import: it may be somebody's only copy.
+fn is_foreign(path: &Path) -> io::Result<bool> {
+    let found = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        found => found?,
+    };
+    // What was named may be a device.
+    if !found.is_file() || found.len() == 0 {
+        return Ok(false);
+    }
+    let header = HEADER.join(",");
+    let mut line = Vec::new();
+    BufReader::new(File::open(path)?.take(header.len() as u64 + 2)).read_until(b'\n', &mut line)?;
+    Ok(line.trim_ascii_end() != header.as_bytes())
+}
+
 /// Writes refused rows as they come.
 pub(super) struct RefusedFile {
     path: PathBuf,
@@ -27,10 +53,13 @@ pub(super) struct RefusedFile {
 }
 
 impl RefusedFile {
-    /// Begins the file anew.
+    /// Begins the file anew, if it is one of refused rows.
     pub(super) fn create(path: PathBuf) -> io::Result<Self> {
+        if is_foreign(&path)? {
+            return Err(io::Error::other("it holds something else than refused rows"));
+        }
         let mut writer = csv::Writer::from_writer(BufWriter::new(File::create(&path)?));
-        writer.write_record(["line", "username", "email", "points", "code", "detail"])?;
+        writer.write_record(HEADER)?;
         Ok(Self { path, writer, rows: 0 })
     }
 
@@ -101,9 +130,23 @@ mod tests {
     fn nothing_refused_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("refused.csv");
-        fs::write(&path, "of an earlier run").unwrap();
-        RefusedFile::create(path.clone()).unwrap().finish().unwrap();
-        assert!(!path.exists());
+        for earlier in ["", "line,username,email,points,code,detail\r\n7,ann,,,invalid,no\r\n"] {
+            fs::write(&path, earlier).unwrap();
+            RefusedFile::create(path.clone()).unwrap().finish().unwrap();
+            assert!(!path.exists());
+        }
+    }
+
+    #[test]
+    fn what_holds_no_refused_rows_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notes.txt");
+        for text in [&b"of mine"[..], b"\n", b"line,username,email,points,code,detail,more\n", &[0xff; 9]] {
+            fs::write(&path, text).unwrap();
+            assert!(RefusedFile::create(path.clone()).is_err());
+            assert_eq!(fs::read(&path).unwrap(), text);
+        }
+        assert!(RefusedFile::create("/dev/null".into()).is_ok());
     }
 
     #[test]
