@@ -53,8 +53,8 @@ pub(super) enum UserCommand {
         #[arg(long)]
         email: String,
         /// Opening balance
-        #[arg(long, default_value_t = 0)]
-        points: u64,
+        #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+        points: i64,
         #[command(flatten)]
         sending: Sending,
     },

@@ -20,13 +20,15 @@ async fn a_refused_command_ends_with_1_and_the_code() {
     let stage = Stage::set().await;
     let worker = stage.worker().await;
     stage.rabbitry(&CREATE).await.with_code(0);
-    let refused: [(&[&str], &str); 6] = [
+    let refused: [(&[&str], &str); 8] = [
         (&CREATE, "user_exists (409)"),
         (&["get", "bob"], "user_not_found (404)"),
         (&["promote", "bob"], "user_not_found (404)"),
         (&["award", "ann", "-1"], "insufficient_points (409)"),
         (&["award", "ann", "0"], "invalid (422): points"),
+        (&["award", "bob", "-5"], "user_not_found (404)"),
         (&["create", "x", "--email", "x"], "invalid (422): email"),
+        (&["create", "x", "--email", "x@example.com", "--points", "-5"], "invalid (422): points"),
     ];
     for (args, expected) in refused {
         let said = stage.rabbitry(args).await.with_code(1);
