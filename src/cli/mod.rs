@@ -44,7 +44,7 @@ pub struct Cli {
     json: bool,
     /// Seconds until the outcome must be known; the command is not executed later (default: 10; for each message of an
     /// import: 300)
-    #[arg(long, global = true, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = time_out)]
     timeout: Option<Duration>,
     #[command(flatten)]
     broker: BrokerArgs,
@@ -83,14 +83,16 @@ enum Action {
     },
 }
 
-fn seconds(text: &str) -> Result<Duration, String> {
+fn time_out(text: &str) -> Result<Duration, String> {
+    seconds("time-out", text)
+}
+
+/// At most a day, in which a worker has to know an id again.
+fn seconds(what: &str, text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
     match Duration::try_from_secs_f64(seconds) {
         Ok(duration) if !duration.is_zero() && duration <= Duration::from_secs(86_400) => Ok(duration),
-        _ => {
-            Err("a time-out lies between 0 and 86400 seconds; clients send again for at most a day"
-                .to_owned())
-        }
+        _ => Err(format!("a {what} is above 0 and at most 86400 seconds")),
     }
 }
 

@@ -28,10 +28,14 @@ use crate::{
 #[derive(Debug, Args)]
 pub(super) struct StatusArgs {
     /// Show it again and again, every so many seconds, until Ctrl-C
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2", value_parser = period)]
     watch: Option<Duration>,
     #[command(flatten)]
     management: ManagementArgs,
+}
+
+fn period(text: &str) -> Result<Duration, String> {
+    seconds("period", text)
 }
 
 /// Clears the screen and begins at its top.

@@ -84,6 +84,10 @@ fn limit() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=i64::from(DEAD_LETTERS_LOOKED_AT_MAX))
 }
 
+fn age(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; an age looks like 10min, 2h or 3days"))
+}
+
 /// Which dead letters are meant.
 #[derive(Debug, Args)]
 pub(super) struct Selection {
@@ -95,10 +99,10 @@ pub(super) struct Selection {
     #[arg(long, value_parser = PossibleValuesParser::new(COMMANDS.iter().map(|command| command.name)))]
     command: Option<String>,
     /// Died longer ago than this, for instance 2h or 3days
-    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "AGE", value_parser = age)]
     older_than: Option<Duration>,
     /// Died less long ago than this, for instance 10min
-    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "AGE", value_parser = age)]
     newer_than: Option<Duration>,
     /// The message id; may be given several times
     #[arg(long = "id", value_name = "ID")]

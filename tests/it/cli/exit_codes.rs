@@ -68,6 +68,22 @@ async fn a_wrong_command_line_ends_with_2() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_number_out_of_its_bounds_is_told_with_them() {
+    let stage = Stage::set().await;
+    let wrong: [(&[&str], &str); 5] = [
+        (&["get", "ann", "--timeout", "0"], "a time-out is above 0 and at most 86400 seconds"),
+        (&["get", "ann", "--timeout", "100000"], "a time-out is above 0 and at most 86400 seconds"),
+        (&["status", "--watch=0"], "a period is above 0 and at most 86400 seconds"),
+        (&["status", "--watch=often"], "not a number of seconds"),
+        (&["dead-letters", "list", "--older-than", "x"], "an age looks like 10min, 2h or 3days"),
+    ];
+    for (args, expected) in wrong {
+        let said = stage.rabbitry(args).await.with_code(2);
+        assert!(said.err.contains(expected), "{args:?}: {}", said.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_broker_ends_with_69() {
     let stage = Stage::set().await;
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
