@@ -165,7 +165,7 @@ impl TryFrom<i64> for Points {
 
 impl<'de> Deserialize<'de> for Points {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::try_from(deserialize_whole(deserializer)?).map_err(de::Error::custom)
+        Self::try_from(deserialize_whole(deserializer, POINTS_MAX)?).map_err(de::Error::custom)
     }
 }
 
@@ -196,18 +196,32 @@ impl TryFrom<i64> for Award {
 
 impl<'de> Deserialize<'de> for Award {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::try_from(deserialize_whole(deserializer)?).map_err(de::Error::custom)
+        Self::try_from(deserialize_whole(deserializer, POINTS_MAX)?).map_err(de::Error::custom)
     }
 }
 
 /// Reads an integer written as one: `1.0` and `1e3` are refused, as not every reader takes them for the same number.
-fn deserialize_whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
-    struct Whole;
+/// Who calls it holds the number against `max`, which is named here only.
+pub(in crate::users) fn deserialize_whole<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    max: u64,
+) -> Result<i64, D::Error> {
+    struct Whole {
+        max: u64,
+    }
     impl de::Visitor<'_> for Whole {
         type Value = i64;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "a whole number of at most {POINTS_MAX}, without fraction or exponent")
+            write!(f, "a whole number of at most {}, without fraction or exponent", self.max)
+        }
+
+        fn visit_f64<E: de::Error>(self, number: f64) -> Result<i64, E> {
+            // `-0` is read as a float too, and its writer has written none.
+            if number == 0.0 && number.is_sign_negative() {
+                return Err(E::invalid_value(de::Unexpected::Other("minus zero"), &self));
+            }
+            Err(E::invalid_type(de::Unexpected::Float(number), &self))
         }
 
         fn visit_i64<E: de::Error>(self, number: i64) -> Result<i64, E> {
@@ -218,7 +232,7 @@ fn deserialize_whole<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, 
             i64::try_from(number).map_err(|_| E::invalid_value(de::Unexpected::Unsigned(number), &self))
         }
     }
-    deserializer.deserialize_i64(Whole)
+    deserializer.deserialize_i64(Whole { max })
 }
 
 #[cfg(test)]
@@ -255,6 +269,19 @@ mod tests {
         }
         for bad in ["-1", "9007199254740992", "18446744073709551616", "1.0", "1e3", "\"1\"", "null", "true"] {
             assert!(serde_json::from_str::<Points>(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_whole_number_is_told_in_plain_words() {
+        let cases = [
+            ("1.0", "invalid type: floating point `1.0`, expected a whole number"),
+            ("-0", "invalid value: minus zero, expected a whole number"),
+            ("null", "invalid type: null, expected a whole number"),
+        ];
+        for (text, expected) in cases {
+            let points = serde_json::from_str::<Points>(text).unwrap_err().to_string();
+            assert!(points.starts_with(&format!("{expected} of at most {POINTS_MAX}, without")), "{points}");
         }
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 use crate::{
     limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX},
     users::{
-        model::{User, Username},
+        model::{User, Username, deserialize_whole},
         working_set::WorkingSet,
     },
 };
@@ -56,7 +56,7 @@ impl TryFrom<i64> for Limit {
 
 impl<'de> Deserialize<'de> for Limit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::try_from(i64::deserialize(deserializer)?).map_err(de::Error::custom)
+        Self::try_from(deserialize_whole(deserializer, LIST_LIMIT_MAX.into())?).map_err(de::Error::custom)
     }
 }
 
@@ -82,5 +82,24 @@ impl List {
         let found = users.page(self);
         let next = (found.len() > limit).then(|| found[limit - 1].username.clone());
         Page { users: found.into_iter().take(limit).cloned().collect(), next }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::users::commands::Command;
+
+    #[test]
+    fn a_limit_that_is_none_is_told_in_plain_words() {
+        let cases = [
+            ("1.0", "limit: invalid type: floating point `1.0`, expected a whole number of at most 1000"),
+            ("null", "limit: invalid type: null, expected a whole number of at most 1000"),
+            ("-0", "limit: invalid value: minus zero, expected a whole number of at most 1000"),
+            ("1001", "limit: the limit is a whole number from 1 to 1000, not 1001"),
+        ];
+        for (limit, expected) in cases {
+            let problem = Command::parse("list", format!(r#"{{"limit":{limit}}}"#).as_bytes()).unwrap_err();
+            assert!(problem.detail.starts_with(expected), "{}", problem.detail);
+        }
     }
 }
