@@ -93,7 +93,9 @@ async fn work(args: Args) -> anyhow::Result<Stopped> {
     let database = args.store.store()?;
     let stop = shutdown::on_signal().context("cannot listen for signals")?;
     let store = tokio::select! {
-        store = store::open_when_there(&database, store::Options::default()) => store?,
+        store = store::open_when_there(&database, store::Options::default()) => {
+            store.map_err(|error| error.of_setting(&args.store.setting()))?
+        }
         () = stop.cancelled() => return Ok(Stopped::Finished),
     };
     if database.starts_with("sqlite:") && !url.is_local() {

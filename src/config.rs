@@ -37,7 +37,8 @@ impl BrokerArgs {
     /// # Errors
     /// [`ConfigError`] if what is named is no URL of a broker, or cannot be read.
     pub fn broker(&self) -> Result<BrokerUrl, ConfigError> {
-        self.text()?.parse().map_err(|error| ConfigError(format!("AMQP_URL: {error}")))
+        let setting = || setting("AMQP_URL", self.amqp_url_file.as_deref());
+        self.text()?.parse().map_err(|error| ConfigError(format!("{}: {error}", setting())))
     }
 
     fn named(&self) -> Result<Option<String>, ConfigError> {
@@ -146,6 +147,11 @@ impl StoreArgs {
             None => Ok(state("DATABASE_URL")?.unwrap_or(default_store()?)),
         }
     }
+
+    /// What holds the store's URL, for people.
+    pub fn setting(&self) -> String {
+        setting("DATABASE_URL", self.database_url_file.as_deref())
+    }
 }
 
 /// An absolute path, so that every worker of this machine finds the same file whatever its working directory is.
@@ -202,15 +208,27 @@ fn named_or_in_file(
     file: Option<&OsStr>,
 ) -> Result<Option<String>, ConfigError> {
     let value = value.filter(|value| !value.is_empty());
-    let Some(file) = file.filter(|file| !file.is_empty()).map(Path::new) else {
+    let Some(file) = named_file(file) else {
         return Ok(value.map(ToOwned::to_owned));
     };
     if value.is_some() {
         return Err(ConfigError(format!("{name} and {name}_FILE are both set; leave one of them out")));
     }
-    match fs::read_to_string(file) {
-        Ok(text) => Ok(Some(text.trim().to_owned())),
+    match fs::read_to_string(file).map(|text| text.trim().to_owned()) {
+        Ok(text) if text.is_empty() => Err(ConfigError(format!("{name}_FILE ({}) is empty", file.display()))),
+        Ok(text) => Ok(Some(text)),
         Err(error) => Err(ConfigError(format!("{name}_FILE: cannot read {}: {error}", file.display()))),
+    }
+}
+
+fn named_file(file: Option<&OsStr>) -> Option<&Path> {
+    file.filter(|file| !file.is_empty()).map(Path::new)
+}
+
+fn setting(name: &str, file: Option<&OsStr>) -> String {
+    match named_file(file) {
+        Some(file) => format!("{name}_FILE ({})", file.display()),
+        None => name.to_owned(),
     }
 }
 

@@ -53,8 +53,9 @@ pub(super) async fn run(command: StoreCommand, format: Format) -> Result<(), Fai
         Action::Copy { from, to } => copy(&from, &to).await?,
         Action::Backup { file } => {
             let told = (json!({"backup": file}), format!("{} is a whole copy", file.display()));
-            let url = command.store.store()?;
-            off_the_runtime(move || store::backup(&url, &file)).await.map(|()| told)?
+            let (url, setting) = (command.store.store()?, command.store.setting());
+            let backup = move || store::backup(&url, &file).map_err(|error| error.of_setting(&setting));
+            off_the_runtime(backup).await.map(|()| told)?
         }
         Action::Check { file } => {
             let url = match file {
@@ -63,7 +64,9 @@ pub(super) async fn run(command: StoreCommand, format: Format) -> Result<(), Fai
             };
             let described = store::describe(&url);
             let told = (json!({"whole": described}), format!("{described} is whole"));
-            off_the_runtime(move || store::check(&url)).await.map(|()| told)?
+            let setting = command.store.setting();
+            let check = move || store::check(&url).map_err(|error| error.of_setting(&setting));
+            off_the_runtime(check).await.map(|()| told)?
         }
     };
     match format {
@@ -80,7 +83,7 @@ async fn off_the_runtime(
 }
 
 async fn copy(from: &str, to: &str) -> Result<(Value, String), Failure> {
-    let Copied { users, replies } = store::copy(from, to).await?;
+    let Copied { users, replies } = store::copy((from, "COPY_FROM"), (to, "COPY_TO")).await?;
     let (from, to) = (store::describe(from), store::describe(to));
     let sentence = format!("{to} holds all of {from}: {users} users and {replies} remembered replies");
     Ok((json!({"from": from, "to": to, "users": users, "replies": replies}), sentence))
@@ -89,7 +92,8 @@ async fn copy(from: &str, to: &str) -> Result<(Value, String), Failure> {
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Self {
         let code = match &error {
-            OpenError::Refused(_) => exit::REFUSED,
+            OpenError::Refused(_) => exit::CONFIG,
+            OpenError::NotDone(_) => exit::REFUSED,
             OpenError::Unavailable(_) => exit::TRY_AGAIN,
         };
         Self::new(code, error.to_string())

@@ -70,6 +70,35 @@ async fn a_check_tells_a_whole_store_from_a_damaged_one() {
     let (code, text) = told(&store(&["check", other.to_str().unwrap()]));
     assert_eq!(code, Some(1));
     assert!(text.contains("not a database"), "{text}");
-    let (code, text) = told(&store(&["check", "/nowhere/users.db"]));
-    assert_eq!(code, Some(1), "{text}");
+}
+
+#[tokio::test]
+async fn a_store_that_is_not_there_or_no_store_ends_with_78() {
+    let folder = tempfile::tempdir().unwrap();
+    let (nowhere, copy) = (folder.path().join("nowhere.db"), folder.path().join("copy.db"));
+    let (nowhere, copy) = (nowhere.to_str().unwrap(), copy.to_str().unwrap());
+    let url = format!("sqlite:{nowhere}");
+    let missing = [
+        &["check", nowhere][..],
+        &["check", "--database-url", &url],
+        &["backup", copy, "--database-url", &url],
+    ];
+    for arguments in missing {
+        let (code, text) = told(&store(arguments));
+        assert_eq!(code, Some(78), "{arguments:?}: {text}");
+        assert!(text.contains(&format!("{nowhere} is not there")), "{text}");
+    }
+    let nonsense: [(&[&str], &str); 5] = [
+        (&["check", "--database-url", "nonsense"], "DATABASE_URL names no known store"),
+        (&["backup", copy, "--database-url", "nonsense"], "DATABASE_URL names no known store"),
+        (&["copy", "nonsense", &url], "COPY_FROM names no known store"),
+        (&["copy", &format!("sqlite:{}", file!()), "nonsense"], "COPY_TO names no known store"),
+        (&["copy", "postgres://ann@db/users?sslmode=perhaps", &url], "COPY_FROM: sslmode is"),
+    ];
+    for (arguments, expected) in nonsense {
+        let (code, text) = told(&store(arguments));
+        assert_eq!(code, Some(78), "{arguments:?}: {text}");
+        assert!(text.contains(expected), "{text}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was made");
 }

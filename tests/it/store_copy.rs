@@ -110,7 +110,7 @@ async fn a_store_with_other_data_is_left_as_it_is() {
 async fn what_is_not_there_is_not_copied_or_made() {
     let (store, place) = (Database::new(), Place::new());
     let nowhere = format!("sqlite:{}", place.file("nowhere.db").display());
-    let said = run(copying(&place, &nowhere, &store.url)).await.with_code(1);
+    let said = run(copying(&place, &nowhere, &store.url)).await.with_code(78);
     assert!(said.err.contains("is not there"), "{}", said.err);
     assert!(!place.file("nowhere.db").exists() && !store.has_users());
 }

@@ -105,7 +105,7 @@ async fn refuse_others<R: Row>(
         let page: Vec<R> = to.page(last.as_ref()).await?;
         let found = from.find(&page).await?;
         if let Some(other) = first_missing(&page, found) {
-            return Err(OpenError::Refused(format!(
+            return Err(OpenError::NotDone(format!(
                 "{} holds data of its own ({}): a copy goes into an empty store, or goes on with one that was cut off",
                 to.place(),
                 other.name()
@@ -140,7 +140,7 @@ async fn copy_rows<R: Row>(
 }
 
 fn differs(to: &(impl Side + ?Sized), what: &str) -> OpenError {
-    OpenError::Refused(format!(
+    OpenError::NotDone(format!(
         "{} was changed while it was copied to ({what}); stop all workers, empty it, and copy again",
         to.place()
     ))

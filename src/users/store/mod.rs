@@ -54,9 +54,23 @@ pub enum OpenError {
     /// The configuration has to be changed.
     #[error("{0}")]
     Refused(String),
+    /// A copy that must not be made, or a check that found damage.
+    #[error("{0}")]
+    NotDone(String),
     /// It may be there later.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
+}
+
+impl OpenError {
+    /// Names the setting that holds the URL, where it is not the usual `DATABASE_URL`, which those below name.
+    #[must_use]
+    pub fn of_setting(self, setting: &str) -> Self {
+        match self {
+            Self::Refused(sentence) => Self::Refused(sentence.replace("DATABASE_URL", setting)),
+            other => other,
+        }
+    }
 }
 
 #[cfg(feature = "failpoints")]
@@ -83,8 +97,8 @@ pub async fn open(url: &str, options: Options) -> Result<Arc<dyn Store>, OpenErr
 /// [`OpenError`].
 pub fn backup(url: &str, to: &Path) -> Result<(), OpenError> {
     match Place::of(url)? {
-        Place::Sqlite(path) => sqlite::backup(Path::new(path), to),
-        Place::Postgres => Err(OpenError::Refused(format!(
+        Place::Sqlite(path) => sqlite::backup(there(path)?, to),
+        Place::Postgres => Err(OpenError::NotDone(format!(
             "{} is copied by PostgreSQL's own tools: pg_dump --format=custom --file=users.dump DATABASE_URL (pg_restore \
              brings it back), or a base backup with the log (pg_basebackup)",
             describe(url)
@@ -98,40 +112,52 @@ pub fn backup(url: &str, to: &Path) -> Result<(), OpenError> {
 /// [`OpenError`].
 pub fn check(url: &str) -> Result<(), OpenError> {
     match Place::of(url)? {
-        Place::Sqlite(path) => sqlite::quick_check(Path::new(path)),
-        Place::Postgres => Err(OpenError::Refused(format!(
+        Place::Sqlite(path) => sqlite::quick_check(there(path)?),
+        Place::Postgres => Err(OpenError::NotDone(format!(
             "{} is checked by PostgreSQL's own tools: pg_amcheck --heapallindexed DATABASE_URL",
             describe(url)
         ))),
     }
 }
 
-/// Copies a store into another, with the replies that it remembers; workers must be stopped. See [`mod@copy`].
+/// A file that is there, and is not made by being looked at.
+fn there(path: &str) -> Result<&Path, OpenError> {
+    if Path::new(path).exists() {
+        Ok(Path::new(path))
+    } else {
+        Err(OpenError::Refused(format!("{path} is not there")))
+    }
+}
+
+/// Copies a store into another, with the replies that it remembers; workers must be stopped. See [`mod@copy`]. Each
+/// store is a URL and the setting that holds it.
 ///
 /// # Errors
-/// Refused if there is nothing to copy, or the target holds other data.
-pub async fn copy(from: &str, to: &str) -> Result<Copied, OpenError> {
-    if let Place::Sqlite(path) = Place::of(from)?
-        && !Path::new(path).exists()
-    {
-        return Err(OpenError::Refused(format!("{path} is not there; nothing was copied")));
+/// Refused if there is nothing to copy; not done if the target holds other data.
+pub async fn copy(from: (&str, &str), to: (&str, &str)) -> Result<Copied, OpenError> {
+    let ((from, from_setting), (to, to_setting)) = (from, to);
+    let of_from = |error: OpenError| error.of_setting(from_setting);
+    let of_to = |error: OpenError| error.of_setting(to_setting);
+    let (source, target) = (Place::of(from).map_err(of_from)?, Place::of(to).map_err(of_to)?);
+    if let Place::Sqlite(path) = source {
+        there(path)?;
     }
-    if is_same(from, to)? {
-        return Err(OpenError::Refused("a store is not copied into itself".to_owned()));
+    if is_same((&source, from), (&target, to)) {
+        return Err(OpenError::NotDone("a store is not copied into itself".to_owned()));
     }
-    let mut from = side(from, true).await?;
-    let mut to = side(to, false).await?;
+    let mut from = side(from, true).await.map_err(of_from)?;
+    let mut to = side(to, false).await.map_err(of_to)?;
     copy::copy(from.as_mut(), to.as_mut()).await
 }
 
 /// Whether two URLs name one store. A server is not asked; there the copy would wait for itself and end with a time-out.
-fn is_same(from: &str, to: &str) -> Result<bool, OpenError> {
-    Ok(match (Place::of(from)?, Place::of(to)?) {
+fn is_same((from, from_url): (&Place<'_>, &str), (to, to_url): (&Place<'_>, &str)) -> bool {
+    match (from, to) {
         (Place::Sqlite(from), Place::Sqlite(to)) => {
             fs::canonicalize(from).is_ok_and(|from| fs::canonicalize(to).is_ok_and(|to| from == to))
         }
-        _ => from == to,
-    })
+        _ => from_url == to_url,
+    }
 }
 
 async fn side(url: &str, is_source: bool) -> Result<Box<dyn copy::Side>, OpenError> {

@@ -257,6 +257,16 @@ async fn a_bad_configuration_ends_with_78() {
     let mut command = cli(&stage.vhost, &stage.place, &CREATE);
     command.env_remove("AMQP_URL").env("AMQP_URL_FILE", stage.place.file("nowhere"));
     assert!(run(command).await.with_code(78).err.contains("nowhere"));
+    for (text, expected) in [("\n", "is empty"), ("http://ann:s3cret@127.0.0.1", "amqp://")] {
+        let file = stage.place.file("amqp-url");
+        std::fs::write(&file, text).unwrap();
+        let mut command = cli(&stage.vhost, &stage.place, &CREATE);
+        command.env_remove("AMQP_URL").env("AMQP_URL_FILE", &file);
+        let said = run(command).await.with_code(78);
+        let named = format!("AMQP_URL_FILE ({})", file.display());
+        assert!(said.err.contains(&named) && said.err.contains(expected), "{}", said.err);
+        assert!(!said.err.contains("s3cret"), "{}", said.err);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -128,6 +128,30 @@ async fn a_file_that_is_not_there_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_with_a_bad_url_is_named() {
+    let vhost = users_vhost().await;
+    let place = Place::new();
+    let cases = [
+        ("AMQP_URL", " \n", "is empty"),
+        ("AMQP_URL", "nonsense", "nonsense"),
+        ("DATABASE_URL", "", "is empty"),
+        ("DATABASE_URL", "nonsense", "names no known store"),
+        ("DATABASE_URL", "postgres://ann:hush@127.0.0.1/users?sslmode=perhaps", "sslmode is"),
+    ];
+    for (name, text, expected) in cases {
+        let file = place.file("url");
+        fs::write(&file, text).unwrap();
+        let mut command = worker(&vhost, &place);
+        command.env_remove(name).env(format!("{name}_FILE"), &file);
+        let said = run(command).await.with_code(78);
+        let named = format!("{name}_FILE ({})", file.display());
+        assert!(said.err.contains(&named), "{name}={text}: {}", said.err);
+        assert!(name == "AMQP_URL" || said.err.contains(expected), "{text}: {}", said.err);
+        assert!(!said.err.contains("hush"), "{}", said.err);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_waits_for_a_broker_that_is_not_there_and_stops_when_asked() {
     let stage = Stage::set().await;
     let mut command = worker(&stage.vhost, &stage.place);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use rusqlite::{
-    Connection,
+    Connection, ErrorCode,
     backup::{Backup, StepResult},
 };
 
@@ -27,11 +27,11 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// an id from that time would be executed again.
 ///
 /// # Errors
-/// Refused if there is a file `to` already, or one of the two paths cannot be used; unavailable if the database or
-/// the disk does not answer.
+/// Not done if there is a file `to` already, or what was to be copied is damaged; refused if one of the two paths
+/// cannot be used; unavailable if the database or the disk does not answer.
 pub fn backup(from: &Path, to: &Path) -> Result<(), OpenError> {
     if to.exists() {
-        return Err(OpenError::Refused(format!("{} exists; a backup overwrites nothing", to.display())));
+        return Err(OpenError::NotDone(format!("{} exists; a backup overwrites nothing", to.display())));
     }
     let partial = beside(to, ".partial");
     let made = make(from, &partial).and_then(|()| {
@@ -47,7 +47,7 @@ fn make(from: &Path, partial: &Path) -> Result<(), OpenError> {
     let source = connect(from).map_err(|error| failed("open", from, &error))?;
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(partial) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            return Err(OpenError::Refused(format!(
+            return Err(OpenError::NotDone(format!(
                 "{} exists: another backup is being made, or one was cut off; remove the file in that case",
                 partial.display()
             )));
@@ -76,10 +76,19 @@ fn copy(source: &Connection, target: &mut Connection) -> rusqlite::Result<()> {
 /// Checks the structure of a database that may be in use. Reads all of it, and blocks for as long.
 ///
 /// # Errors
-/// Refused with what is damaged, or if it is no database; unavailable if it does not answer.
+/// Not done with what is damaged, or if it is no database; unavailable if it does not answer.
 pub fn quick_check(path: &Path) -> Result<(), OpenError> {
-    let connection = connect(path).map_err(|error| failed("open", path, &error))?;
+    let connection = connect(path).map_err(|error| unchecked("open", path, &error))?;
     refuse_damage(&connection, path)
+}
+
+/// Damage so great that no check is possible is a finding too.
+fn unchecked(attempt: &str, path: &Path, error: &rusqlite::Error) -> OpenError {
+    let failure = failed(attempt, path, error);
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => OpenError::NotDone(failure.to_string()),
+        _ => failure,
+    }
 }
 
 fn refuse_damage(connection: &Connection, path: &Path) -> Result<(), OpenError> {
@@ -87,8 +96,8 @@ fn refuse_damage(connection: &Connection, path: &Path) -> Result<(), OpenError> 
         let mut check = connection.prepare("PRAGMA quick_check(10)")?;
         check.query_map([], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()
     };
-    match findings().map_err(|error| failed("check", path, &error))? {
+    match findings().map_err(|error| unchecked("check", path, &error))? {
         fine if fine == ["ok"] => Ok(()),
-        damage => Err(OpenError::Refused(format!("{} is damaged: {}", path.display(), damage.join("; ")))),
+        damage => Err(OpenError::NotDone(format!("{} is damaged: {}", path.display(), damage.join("; ")))),
     }
 }

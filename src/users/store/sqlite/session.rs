@@ -67,7 +67,7 @@ impl Session {
             Some(connection) => connection,
             None => (self.open)(&self.place).map_err(|error| match error {
                 OpenError::Unavailable(error) => error,
-                OpenError::Refused(sentence) => Unavailable(sentence.into()),
+                OpenError::Refused(sentence) | OpenError::NotDone(sentence) => Unavailable(sentence.into()),
             })?,
         };
         let outcome = work(self.connection.insert(connection));
