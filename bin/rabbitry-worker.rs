@@ -27,15 +27,15 @@ use tracing::{error, info, warn};
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
-    /// The commands to serve
+    /// The commands to serve [default: all]
     #[arg(long, env = "WORKER_COMMANDS", value_delimiter = ',', value_name = "COMMAND,…",
           value_parser = clap::builder::PossibleValuesParser::new(COMMANDS.iter().map(|command| command.name)))]
     commands: Vec<String>,
     /// Commands in one transaction at most; twice as many are prefetched from each queue
     #[arg(long, env = "BATCH_MAX", default_value_t = BATCH_MAX, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     batch_max: u16,
-    /// Patterns of the reply queues that are answered, beside direct reply-to
-    #[arg(long, env = "REPLY_TO", value_delimiter = ',', value_name = "PATTERN,…", default_values = reply_to::TRUSTED)]
+    #[arg(long, env = "REPLY_TO", value_delimiter = ',', value_name = "PATTERN,…", default_values = reply_to::TRUSTED,
+          hide_default_value = true, help = reply_to_help())]
     reply_to: Vec<String>,
     /// Seconds that finishing may take after a signal
     #[arg(long, env = "SHUTDOWN_TIMEOUT", default_value_t = 25, value_name = "SECONDS")]
@@ -46,6 +46,12 @@ struct Args {
     store: StoreArgs,
     #[command(flatten)]
     logs: LogArgs,
+}
+
+/// With the default as it has to be written: clap would show it without the commas.
+fn reply_to_help() -> String {
+    let default = reply_to::TRUSTED.join(",");
+    format!("Patterns of the reply queues that are answered, beside direct reply-to [default: {default}]")
 }
 
 fn main() -> ExitCode {

@@ -152,6 +152,18 @@ async fn a_file_with_a_bad_url_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_help_shows_defaults_as_they_are_written() {
+    let (vhost, place) = (users_vhost().await, Place::new());
+    let mut command = worker(&vhost, &place);
+    command.arg("--help");
+    let help = run(command).await.with_code(0).out;
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for default in ["[default: amq.gen-*,amq_*,reply.*,*.reply.*]", "[default: all]"] {
+        assert!(help.contains(default), "{help}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_waits_for_a_broker_that_is_not_there_and_stops_when_asked() {
     let stage = Stage::set().await;
     let mut command = worker(&stage.vhost, &stage.place);
