@@ -16,6 +16,7 @@ use tempfile::NamedTempFile;
 use super::{
     Failure, Producer,
     files::{FileFormat, is_standard},
+    send::warn_if_nobody_consumes,
 };
 use crate::{amqp::client::Command, exit, limits::LIST_LIMIT_MAX};
 
@@ -52,7 +53,13 @@ struct User {
 /// Exports all users.
 pub(super) async fn run(producer: Producer, args: ExportArgs) -> Result<(), Failure> {
     let format = FileFormat::choose(args.format, &args.file)?;
-    let output = Output::open(&args.file).map_err(|error| unwritable(&args.file, &error))?;
+    let output = Output::open(&args.file).map_err(|error| {
+        let failure = unwritable(&args.file, &error);
+        // The command line names where no file can be.
+        Failure { code: exit::USAGE, ..failure }
+    })?;
+    let checked = warn_if_nobody_consumes(&producer, "list").await;
+    checked.map_err(|error| Failure::of_call(&error, None))?;
     let mut writer = Writer::new(output, format).map_err(|error| unwritable(&args.file, &error))?;
     let bar = progress(&args.file);
     let mut after = None;
@@ -91,7 +98,7 @@ async fn page(producer: &Producer, after: Option<&str>) -> Result<Page, Failure>
     }
     let command = Command::new("list", payload.to_string());
     let answer = producer.client.call(&command, producer.timeout).await;
-    let answer = answer.map_err(|error| Failure::of_call(&error, &command.message_id))?;
+    let answer = answer.map_err(|error| Failure::of_call(&error, Some(&command)))?;
     if let Some(problem) = answer.problem() {
         return Err(Failure::of_problem(answer.status, &problem));
     }

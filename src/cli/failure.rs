@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use crate::{
     amqp::{
-        client::{CallError, ProblemAnswer},
+        client::{CallError, Command, ProblemAnswer},
         connection::ConnectError,
     },
     config::ConfigError,
     exit,
+    service::Access,
+    users::commands::COMMANDS,
 };
 
 /// Why the program did not do what it was asked for.
@@ -36,8 +38,8 @@ impl Failure {
         Self::new(exit, format!("{code} ({status}): {detail}{}", advice(code)))
     }
 
-    /// A command whose answer did not come.
-    pub(super) fn of_call(error: &CallError, message_id: &str) -> Self {
+    /// A command whose answer did not come; without one, a look at its queue.
+    pub(super) fn of_call(error: &CallError, command: Option<&Command>) -> Self {
         let exit = match error {
             CallError::Connect(error) => return Arc::clone(error).into(),
             CallError::TooLarge { .. } => exit::REFUSED,
@@ -46,11 +48,7 @@ impl Failure {
             CallError::Refused(_) | CallError::Timeout { .. } => exit::TRY_AGAIN,
         };
         let advice = match error {
-            CallError::Timeout { .. } => {
-                format!(
-                    "; the outcome is not known: the same command with --message-id {message_id} tells it"
-                )
-            }
+            CallError::Timeout { .. } => command.map_or_else(String::new, advice_on_silence),
             CallError::TooLarge { command, .. } if command == "create" => {
                 "; `rabbitry import` sends many users in messages that fit".to_owned()
             }
@@ -59,6 +57,15 @@ impl Failure {
         };
         Self::new(exit, format!("{error}{advice}"))
     }
+}
+
+fn advice_on_silence(command: &Command) -> String {
+    let reads = COMMANDS.iter().any(|spec| spec.name == command.name && spec.access == Access::Read);
+    if reads {
+        return "; try again".to_owned();
+    }
+    let id = &command.message_id;
+    format!("; the outcome is not known: the same command with --message-id {id} tells it")
 }
 
 /// What the caller can do about a problem, where its detail does not say.

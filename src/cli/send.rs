@@ -17,14 +17,15 @@ use crate::{
         queue,
     },
     exit,
-    limits::{LIST_LIMIT_MAX, SHORT_STRING_MAX},
+    limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, SHORT_STRING_MAX},
     users::{SERVICE, commands::COMMANDS},
 };
 
 /// How a command is sent.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Sending {
-    /// The idempotency key: the same id is executed once, and always gets the same reply [default: a fresh UUIDv7]
+    /// The idempotency key: the same id is executed once, and always gets the same reply; get and list have no effect
+    /// and are read afresh [default: a fresh UUIDv7]
     #[arg(long, value_name = "ID", value_parser = message_id)]
     message_id: Option<String>,
     /// Return when the broker has the command safe; do not wait for a reply
@@ -87,8 +88,11 @@ pub(super) enum UserCommand {
         /// Begin after this username
         #[arg(long)]
         after: Option<String>,
-        /// How many users at most
-        #[arg(long, value_parser = clap::value_parser!(u16).range(1..=i64::from(LIST_LIMIT_MAX)))]
+        #[arg(
+            long,
+            value_parser = clap::value_parser!(u16).range(1..=i64::from(LIST_LIMIT_MAX)),
+            help = format!("How many users at most, 1 to {LIST_LIMIT_MAX} [default: {LIST_LIMIT_DEFAULT}]")
+        )]
         limit: Option<u16>,
         #[command(flatten)]
         sending: Sending,
@@ -172,7 +176,7 @@ pub(super) async fn run_one(
             error = tell_if_nobody_consumes(&producer, &command.name) => Err(error),
         }
     };
-    let answer = result.map_err(|error| Failure::of_call(&error, &command.message_id))?;
+    let answer = result.map_err(|error| Failure::of_call(&error, Some(&command)))?;
     producer.client.close().await;
     let Some(answer) = answer else {
         return print(&json!({"message_id": command.message_id, "confirmed": true}).to_string());
@@ -221,7 +225,7 @@ pub(super) async fn warn_if_nobody_consumes(producer: &Producer, command: &str) 
 async fn run_lines(producer: Producer, args: SendArgs) -> Result<(), Failure> {
     if !args.sending.no_wait {
         let checked = warn_if_nobody_consumes(&producer, &args.command).await;
-        checked.map_err(|error| Failure::of_call(&error, ""))?;
+        checked.map_err(|error| Failure::of_call(&error, None))?;
     }
     let lines = stream::unfold(Some(BufReader::new(stdin()).lines()), next_line);
     let answers = lines
@@ -231,12 +235,12 @@ async fn run_lines(producer: Producer, args: SendArgs) -> Result<(), Failure> {
                 let sent = producer.client.send(&command, producer.timeout).await;
                 return sent
                     .map(|()| (200, json!({"message_id": command.message_id, "confirmed": true}).to_string()))
-                    .map_err(|error| Failure::of_call(&error, &command.message_id));
+                    .map_err(|error| Failure::of_call(&error, Some(&command)));
             }
             let answer = producer.client.call(&command, producer.timeout).await;
             answer
                 .map(|answer| (answer.status, String::from_utf8_lossy(&answer.body).into_owned()))
-                .map_err(|error| Failure::of_call(&error, &command.message_id))
+                .map_err(|error| Failure::of_call(&error, Some(&command)))
         })
         .buffered(args.in_flight.get());
     let mut answers = std::pin::pin!(answers);

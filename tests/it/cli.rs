@@ -202,6 +202,21 @@ async fn help_version_and_completions_need_no_broker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_help_of_a_command_says_what_is_so() {
+    let stage = Stage::set().await;
+    let help = async |command: &str| {
+        let text = stage.rabbitry(&[command, "--help"]).await.with_code(0).out;
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    for command in ["create", "get", "list", "send"] {
+        let text = help(command).await;
+        assert!(text.contains("get and list have no effect and are read afresh"), "{text}");
+    }
+    let list = help("list").await;
+    assert!(list.contains("How many users at most, 1 to 1000 [default: 100]"), "{list}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_brokers_url_may_stand_in_a_file() {
     let stage = Stage::set().await;
     let worker = stage.worker().await;

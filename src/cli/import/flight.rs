@@ -173,7 +173,7 @@ fn no_answer(error: &CallError) -> Failure {
             let message = format!("{error}; whether these rows were imported is not known");
             Failure::new(exit::TRY_AGAIN, message)
         }
-        _ => Failure::of_call(error, ""),
+        _ => Failure::of_call(error, None),
     }
 }
 

@@ -138,7 +138,7 @@ async fn prepare(
     let producer = connect.await?;
     for command in ["create", "promote"].into_iter().take(1 + usize::from(promote)) {
         let checked = warn_if_nobody_consumes(&producer, command).await;
-        checked.map_err(|error| Failure::of_call(&error, ""))?;
+        checked.map_err(|error| Failure::of_call(&error, None))?;
     }
     Ok(producer)
 }

@@ -159,6 +159,13 @@ async fn without_a_worker_it_is_said_at_once_and_ends_with_75() {
     let lines: Vec<_> = said.err.lines().collect();
     assert!(lines[0].contains("no worker is consuming users.create"), "{}", said.err);
     assert!(lines[1].contains("no reply within 1 s") && lines[1].contains("--message-id m1"), "{}", said.err);
+    // What has no effect is just asked again.
+    for args in [&["get", "ann", "--timeout", "0.5"][..], &["export", "--timeout", "0.5"]] {
+        let said = stage.rabbitry(args).await.with_code(75);
+        let lines: Vec<_> = said.err.lines().collect();
+        assert!(lines[0].contains("no worker is consuming users."), "{args:?}: {}", said.err);
+        assert_eq!(lines[1], "rabbitry: no reply within 0.5 s; try again", "{args:?}");
+    }
     let many = stage.rabbitry_fed(&["send", "create", "-", "--timeout", "1"], "{}\n{}\n".to_owned()).await;
     assert_eq!(many.code, 75, "{}", many.err);
     assert_eq!(many.err.matches("no worker is consuming users.create").count(), 1, "{}", many.err);
