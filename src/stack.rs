@@ -7,6 +7,7 @@
 
 use std::{
     env,
+    ffi::OsStr,
     os::unix::process::CommandExt,
     panic::resume_unwind,
     process::{Command, id},
@@ -16,9 +17,11 @@ use std::{
 use crate::limits::STACK_BYTES;
 
 const VARIABLE: &str = "RUST_MIN_STACK";
+/// What a thread has unless it is told: with less, the programs end before they begin.
+const LEAST: usize = 2 << 20;
 
 /// Runs a program, and every thread that it starts, with stacks of [`STACK_BYTES`], unless `RUST_MIN_STACK` says another
-/// size. To be called first of all: the process begins anew, and what is passed is run on a thread that is not its
+/// size of at least [`LEAST`]. To be called first of all: the process begins anew, and what is passed is run on a thread that is not its
 /// first. Memory is taken only for what is used of a stack.
 ///
 /// # Panics
@@ -28,10 +31,20 @@ pub fn with_room<T: Send>(program: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| scope.spawn(program).join().unwrap_or_else(|panic| resume_unwind(panic)))
 }
 
+fn is_enough(chosen: &OsStr) -> bool {
+    chosen.to_str().and_then(|text| text.parse().ok()).is_some_and(|bytes: usize| bytes >= LEAST)
+}
+
 /// Returns if a size was chosen before, or none can be.
 fn choose_size() {
-    if env::var_os(VARIABLE).is_some() {
-        return;
+    match env::var_os(VARIABLE).filter(|chosen| !chosen.is_empty()) {
+        Some(chosen) if is_enough(&chosen) => return,
+        Some(chosen) => eprintln!(
+            "process {}: {VARIABLE}={} is not taken: it is the bytes of a stack, at least {LEAST}",
+            id(),
+            chosen.to_string_lossy().escape_debug()
+        ),
+        None => {}
     }
     let Ok(program) = env::current_exe() else { return };
     let mut arguments = env::args_os();

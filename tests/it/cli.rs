@@ -217,6 +217,23 @@ async fn the_help_of_a_command_says_what_is_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stack_that_is_too_small_is_not_taken() {
+    let stage = Stage::set().await;
+    for size in ["1000", "0", "much", "-1"] {
+        let mut command = cli(&stage.vhost, &stage.place, &["--version"]);
+        command.env("RUST_MIN_STACK", size);
+        let said = run(command).await.with_code(0);
+        assert_eq!(said.err.matches("RUST_MIN_STACK").count(), 1, "{}", said.err);
+        assert!(said.err.contains(size) && said.out.starts_with("rabbitry "), "{}", said.err);
+    }
+    for size in ["", "8388608"] {
+        let mut command = cli(&stage.vhost, &stage.place, &["--version"]);
+        command.env("RUST_MIN_STACK", size);
+        assert_eq!(run(command).await.with_code(0).err, "", "{size}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_brokers_url_may_stand_in_a_file() {
     let stage = Stage::set().await;
     let worker = stage.worker().await;
