@@ -19,8 +19,8 @@ pub struct Envelope {
     pub command: CommandSpec,
     /// The trusted queue that the reply goes to.
     pub reply_to: Option<String>,
-    /// Whether the message named a queue that is not trusted.
-    pub distrusted: bool,
+    /// The queue that the message named, if it is not trusted.
+    pub distrusted: Option<String>,
     /// The idempotency key.
     pub id: Option<String>,
     correlation_id: Option<String>,
@@ -42,7 +42,7 @@ impl Envelope {
             .filter_map(|name| Some((name, trace_context(header(properties, name)?)?)));
         Self {
             command,
-            distrusted: named.is_some() && reply_to.is_none(),
+            distrusted: named.clone().filter(|_| reply_to.is_none()),
             // A direct reply cannot outlive its caller, so there is nothing to keep on disk.
             persistent: *properties.delivery_mode() == Some(2)
                 && !named.is_some_and(|queue| queue.starts_with("amq.")),

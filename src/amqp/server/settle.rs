@@ -114,10 +114,11 @@ async fn send_replies<S: Service>(context: &Context<S>, answered: &mut Answered)
             let body = std::mem::take(&mut reply.body);
             outgoing.push(OutgoingReply { reply_to: reply_to.clone(), properties, body });
         }
-        if envelope.distrusted {
+        if let Some(reply_to) = &envelope.distrusted {
             warn!(
                 command = envelope.command.name,
                 message_id = envelope.id,
+                reply_to,
                 "reply_to names a queue that is not trusted; the command was handled without a reply"
             );
         }

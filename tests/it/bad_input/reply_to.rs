@@ -48,6 +48,7 @@ async fn an_address_that_is_not_to_be_trusted_gets_no_reply_and_its_command_is_d
     assert_eq!(worker_connection(&stage, "(replies)").await, replies, "the reply connection was not harmed");
     let log = stage.end(worker, &[]).await;
     assert_eq!(log.matches("reply_to names a queue that is not trusted").count(), hostile.len());
+    assert!(log.contains(r#""reply_to":"nothing-that-exists""#), "{log}");
 }
 
 /// The broker's name of a worker's connection.
