@@ -217,6 +217,15 @@ async fn the_help_of_a_command_says_what_is_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn that_no_dead_letter_matches_is_said() {
+    let stage = Stage::set().await;
+    for line in ["requeue --all", "requeue --all --dry-run", "drop --all --yes", "drop --all --dry-run"] {
+        let told = stage.rabbitry_on_a_terminal(&format!("dead-letters {line}")).await;
+        assert_eq!(told.trim(), "no dead letter matches", "{line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stack_that_is_too_small_is_not_taken() {
     let stage = Stage::set().await;
     for size in ["1000", "0", "much", "-1"] {

@@ -88,6 +88,9 @@ fn age(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; an age looks like 10min, 2h or 3days"))
 }
 
+/// What is said on a terminal when there was nothing to do.
+const NONE: &str = "no dead letter matches";
+
 /// Which dead letters are meant.
 #[derive(Debug, Args)]
 pub(super) struct Selection {
@@ -293,6 +296,9 @@ impl Desk {
             let told = json!({"dry_run": dry_run, "requeued": requeued, "kept": sent.len() - requeued, "letters": sent});
             return print(&told.to_string());
         }
+        if sent.is_empty() {
+            return print(NONE);
+        }
         if dry_run {
             let mut table = table(&["COMMAND", "ID", "WOULD BE"]);
             for sent in sent {
@@ -330,6 +336,7 @@ impl Desk {
                 &json!({"dry_run": dry_run, "matched": ids.len(), "dropped": dropped, "ids": ids})
                     .to_string(),
             ),
+            Format::Table if ids.is_empty() => print(NONE),
             Format::Table if dry_run => print(&format!("{} would be dropped", ids.len())),
             Format::Table => print(&format!("{dropped} dropped")),
         }

@@ -84,6 +84,13 @@ async fn a_number_out_of_its_bounds_is_told_with_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_export_to_where_no_file_can_be_ends_with_2() {
+    let stage = Stage::set().await;
+    let said = stage.rabbitry(&["export", "no/such/folder/users.csv"]).await.with_code(2);
+    assert!(said.err.contains("cannot write the export to no/such/folder/users.csv"), "{}", said.err);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn no_broker_ends_with_69() {
     let stage = Stage::set().await;
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
