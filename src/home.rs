@@ -35,9 +35,9 @@ impl Home {
         &self.0
     }
 
-    /// Whether a broker of its own was ever brought up here.
+    /// Whether a broker of its own was ever brought up here: its data lie in a folder, or in a volume of Docker's.
     pub fn has_had_a_broker(&self) -> bool {
-        self.0.join("broker").is_dir()
+        ["broker/data", "broker/volume"].iter().any(|data| self.0.join(data).exists())
     }
 
     /// Reads the state files; empty if nothing was brought up.
@@ -81,6 +81,20 @@ mod tests {
             (state["AMQP_URL"].as_str(), state["DATABASE_URL"].as_str()),
             ("amqp://a", "postgresql://b")
         );
+    }
+
+    #[test]
+    fn a_home_has_had_a_broker_of_its_own_if_it_has_its_data() {
+        for data in ["broker/data/node", "broker/volume"] {
+            let folder = tempfile::tempdir().unwrap();
+            let home = Home(folder.path().to_owned());
+            assert!(!home.has_had_a_broker());
+            // All that is there when another broker was used.
+            fs::create_dir_all(folder.path().join("broker/log")).unwrap();
+            assert!(!home.has_had_a_broker());
+            fs::create_dir_all(folder.path().join(data)).unwrap();
+            assert!(home.has_had_a_broker());
+        }
     }
 
     #[test]

@@ -286,7 +286,7 @@ async fn a_bad_configuration_ends_with_78() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_home_whose_own_broker_is_down_ends_with_78() {
     let stage = Stage::set().await;
-    std::fs::create_dir(stage.place.file("broker")).unwrap();
+    std::fs::create_dir_all(stage.place.file("broker/data")).unwrap();
     // Without a fix they would read from a broker that is somebody else's; they change nothing there.
     for args in [&["get", "ann", "--timeout", "1"][..], &["status"], &["topology", "check"]] {
         let mut command = cli(&stage.vhost, &stage.place, args);
