@@ -13,12 +13,10 @@ use rabbitry::{
     exit,
     limits::BATCH_MAX,
     service::CommandSpec,
-    shutdown, stack, telemetry,
-    users::{
-        UserService,
-        commands::COMMANDS,
-        store::{self, OpenError},
-    },
+    shutdown, stack,
+    store::{self, OpenError},
+    telemetry,
+    users::{UserService, commands::COMMANDS},
 };
 use tracing::{error, info, warn};
 

@@ -14,7 +14,7 @@
 //!
 //! What holds, and what guards it:
 //! * a message is acknowledged only after its effect is durable and its reply was sent ([`amqp::server`]);
-//! * effect, inbox row and reply are one transaction ([`users::store`]), so that a repetition changes nothing and gets
+//! * effect, inbox row and reply are one transaction ([`store`]), so that a repetition changes nothing and gets
 //!   the same reply ([`service::inbox`]);
 //! * how commands are cut into batches is invisible ([`service::batch`]);
 //! * everything has a limit, and all of them stand in [`limits`].
@@ -32,5 +32,6 @@ pub mod management;
 pub mod service;
 pub mod shutdown;
 pub mod stack;
+pub mod store;
 pub mod telemetry;
 pub mod users;

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::Failure;
 use crate::{
     exit,
-    users::{commands::list::Page, model::User},
+    users::{commands::list::Page, user::User},
 };
 
 /// How results are printed.

@@ -12,7 +12,8 @@ use super::{
 use crate::{
     config::StoreArgs,
     exit,
-    users::store::{self, Copied, OpenError},
+    store::{self, Copied, OpenError},
+    users::commands::UserCommand,
 };
 
 /// What to do with the store.
@@ -83,7 +84,8 @@ async fn off_the_runtime(
 }
 
 async fn copy(from: &str, to: &str) -> Result<(Value, String), Failure> {
-    let Copied { users, replies } = store::copy((from, "COPY_FROM"), (to, "COPY_TO")).await?;
+    let Copied { entities: users, replies } =
+        store::copy::<UserCommand>((from, "COPY_FROM"), (to, "COPY_TO")).await?;
     let (from, to) = (store::describe(from), store::describe(to));
     let sentence = format!("{to} holds all of {from}: {users} users and {replies} remembered replies");
     Ok((json!({"from": from, "to": to, "users": users, "replies": replies}), sentence))

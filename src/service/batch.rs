@@ -5,11 +5,11 @@ use std::{
     time::Duration,
 };
 
-use serde::Serialize;
-
 use super::{
     Code, Payload, Problem, Reply, Request,
+    command::Commands,
     inbox::{Inbox, StoredReply, check_age},
+    rows::Rows,
     to_json,
 };
 use crate::{
@@ -17,40 +17,23 @@ use crate::{
     limits::ARRAY_PROBLEMS_BYTES_MAX,
 };
 
-/// What a service's commands are applied to.
-pub trait State {
-    /// The service's commands.
-    type Command: Serialize;
-
-    /// Applies one command: its success (status and JSON), or a refusal that follows from the state.
-    ///
-    /// # Errors
-    /// The refusal.
-    fn apply(&mut self, command: &Self::Command) -> Result<(u16, Vec<u8>), Problem>;
-
-    /// A mark for [`State::undo_after`].
-    fn mark(&self) -> usize;
-
-    /// Takes back what was applied since the mark.
-    fn undo_after(&mut self, mark: usize);
-}
-
-/// Runs requests one after another. Nothing is durable before the store saves `state` and `inbox` and commits.
+/// Runs requests one after another. Nothing is durable before the store saves `rows` and `inbox` and commits.
 ///
 /// `now` is the worker's clock in milliseconds since the Unix epoch, read inside the transaction.
-pub fn run<S: State>(
-    requests: &[Request<S::Command>],
-    state: &mut S,
+pub fn run<C: Commands>(
+    requests: &[Request<C>],
+    rows: &mut Rows<C::Entity>,
     inbox: &mut Inbox,
     now: i64,
     retention: Duration,
 ) -> Vec<Reply> {
-    requests.iter().map(|request| run_one(request, state, inbox, now, retention)).collect()
+    rows.set_now(now);
+    requests.iter().map(|request| run_one(request, rows, inbox, now, retention)).collect()
 }
 
-fn run_one<S: State>(
-    request: &Request<S::Command>,
-    state: &mut S,
+fn run_one<C: Commands>(
+    request: &Request<C>,
+    rows: &mut Rows<C::Entity>,
     inbox: &mut Inbox,
     now: i64,
     retention: Duration,
@@ -80,7 +63,7 @@ fn run_one<S: State>(
     if let Some(reply) = overdue(request, now) {
         return reply;
     }
-    let reply = apply_contained(request, state);
+    let reply = apply_contained(request, rows);
     // `internal` is not remembered: nothing happened, and once the fault is mended the same id may be sent again.
     if let Some((command, id)) = key.filter(|_| reply.status != Code::INTERNAL.status) {
         let row =
@@ -99,42 +82,42 @@ fn overdue<C>(request: &Request<C>, now: i64) -> Option<Reply> {
 }
 
 /// Applies a payload so that a panic leaves no trace but its reply.
-fn apply_contained<S: State>(request: &Request<S::Command>, state: &mut S) -> Reply {
-    let mark = state.mark();
+fn apply_contained<C: Commands>(request: &Request<C>, rows: &mut Rows<C::Entity>) -> Reply {
+    let mark = rows.mark();
     catch_unwind(AssertUnwindSafe(|| {
-        let reply = apply(&request.payload, state);
+        let reply = apply(&request.payload, rows);
         failpoint!(MidBatch, [request]);
         reply
     }))
     .unwrap_or_else(|_| {
-        state.undo_after(mark);
+        rows.undo_after(mark);
         internal("the command panicked; nothing of it took effect, and the message was set aside")
     })
 }
 
-fn apply<S: State>(payload: &Payload<S::Command>, state: &mut S) -> Reply {
+fn apply<C: Commands>(payload: &Payload<C>, rows: &mut Rows<C::Entity>) -> Reply {
     match payload {
-        Payload::One(command) => match state.apply(command) {
+        Payload::One(command) => match command.apply(rows) {
             Ok((status, body)) => Reply { status, body, replayed: false, unexecuted: None },
             Err(refusal) => Reply::refusal(&refusal),
         },
         Payload::Many(items) => {
             let unexecuted = unexecuted_items(payload);
-            Reply { status: 200, body: apply_many(items, state), replayed: false, unexecuted }
+            Reply { status: 200, body: apply_many(items, rows), replayed: false, unexecuted }
         }
     }
 }
 
 /// The items are refused one by one; a fault in one of them (a panic) takes back the whole array, so that what was
 /// set aside can be sent again.
-fn apply_many<S: State>(items: &[Result<S::Command, Problem>], state: &mut S) -> Vec<u8> {
+fn apply_many<C: Commands>(items: &[Result<C, Problem>], rows: &mut Rows<C::Entity>) -> Vec<u8> {
     let mut body = vec![b'['];
     let mut room = ARRAY_PROBLEMS_BYTES_MAX;
     for (index, item) in items.iter().enumerate() {
         if index > 0 {
             body.push(b',');
         }
-        match item.as_ref().map_err(Clone::clone).and_then(|command| state.apply(command)) {
+        match item.as_ref().map_err(Clone::clone).and_then(|command| command.apply(rows)) {
             Ok((_, result)) => body.extend(result),
             Err(problem) => body.extend(told_within(&mut room, &problem)),
         }
@@ -183,19 +166,36 @@ pub fn internal(detail: &str) -> Reply {
 
 #[cfg(test)]
 mod tests {
+    use serde::{Deserialize, Serialize};
     use serde_json::json;
 
     use super::*;
-    use crate::limits::{ARRAY_BYTES_MAX, ARRAY_ITEMS_MAX};
-    use crate::service::{Access, CommandSpec, Fingerprint, inbox::RETENTION};
+    use crate::{
+        limits::{ARRAY_BYTES_MAX, ARRAY_ITEMS_MAX},
+        service::{
+            CommandSpec, Fingerprint,
+            entity::{Entity, Table},
+            inbox::RETENTION,
+            rows::Needs,
+        },
+    };
 
     const NOW: i64 = 1_000_000;
 
     /// A list of numbers; each success replies with the list so far.
-    #[derive(Default)]
-    struct Numbers(Vec<u32>);
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Numbers {
+        name: String,
+        all: String,
+    }
 
-    #[derive(Debug, Clone, Copy, serde::Serialize)]
+    impl Entity for Numbers {
+        type Key = String;
+        const TABLE: Table = Table { name: "numbers", sqlite: &[], postgres: &[] };
+        crate::columns!(name, all);
+    }
+
+    #[derive(Debug, Clone, Copy, Serialize)]
     enum Do {
         Push(u32),
         Refuse,
@@ -203,28 +203,39 @@ mod tests {
         PushAndPanic(u32),
     }
 
-    impl State for Numbers {
-        type Command = Do;
+    fn pushed(rows: &Rows<Numbers>) -> Vec<u32> {
+        let all = rows.get(&String::new()).map_or("[]", |numbers| &numbers.all);
+        serde_json::from_str(all).unwrap()
+    }
 
-        fn apply(&mut self, command: &Do) -> Result<(u16, Vec<u8>), Problem> {
-            match *command {
-                Do::Push(number) => self.0.push(number),
+    fn push(rows: &mut Rows<Numbers>, number: u32) {
+        let all = serde_json::to_string(&[pushed(rows), vec![number]].concat()).unwrap();
+        rows.put(Numbers { name: String::new(), all });
+    }
+
+    impl Commands for Do {
+        type Entity = Numbers;
+        const ALL: &'static [CommandSpec] = &[CommandSpec::write("do").created()];
+
+        fn parse(_: &str, _: &[u8]) -> Result<Self, Problem> {
+            unreachable!("no test of this module reads a payload")
+        }
+
+        fn needs(&self) -> Needs<'_, Numbers> {
+            Needs::None
+        }
+
+        fn apply(&self, rows: &mut Rows<Numbers>) -> Result<(u16, Vec<u8>), Problem> {
+            match *self {
+                Do::Push(number) => push(rows, number),
                 Do::Refuse => return Err(Problem::new(Code::fatal("refused", 409, "Refused"), "no")),
                 Do::Panic => panic!("planted"),
                 Do::PushAndPanic(number) => {
-                    self.0.push(number);
+                    push(rows, number);
                     panic!("planted")
                 }
             }
-            Ok((201, to_json(&self.0)))
-        }
-
-        fn mark(&self) -> usize {
-            self.0.len()
-        }
-
-        fn undo_after(&mut self, mark: usize) {
-            self.0.truncate(mark);
+            Ok((201, to_json(&pushed(rows))))
         }
     }
 
@@ -235,7 +246,7 @@ mod tests {
                 Fingerprint::of_many("do", items.iter().map(|item| (item.as_ref().ok(), "")))
             }
         };
-        let command = CommandSpec { name: "do", access: Access::Write };
+        let command = CommandSpec::write("do");
         Request { command, id: id.map(str::to_owned), deadline: None, fingerprint, payload }
     }
 
@@ -245,13 +256,13 @@ mod tests {
 
     #[derive(Default)]
     struct Bench {
-        numbers: Numbers,
+        rows: Rows<Numbers>,
         inbox: Inbox,
     }
 
     impl Bench {
         fn run(&mut self, requests: &[Request<Do>]) -> Vec<Reply> {
-            run(requests, &mut self.numbers, &mut self.inbox, NOW, RETENTION)
+            run(requests, &mut self.rows, &mut self.inbox, NOW, RETENTION)
         }
 
         fn remembered(&self) -> Vec<&str> {
@@ -290,17 +301,14 @@ mod tests {
         );
         assert_eq!((&replies[2].body, &replies[3].body), (&replies[0].body, &replies[1].body));
         assert_eq!(replies[4].unexecuted.as_ref().unwrap().code, Code::IDEMPOTENCY_CONFLICT);
-        assert_eq!(bench.numbers.0, [1]);
+        assert_eq!(pushed(&bench.rows), [1]);
         assert_eq!(bench.remembered(), ["a", "r"]);
     }
 
     #[test]
     fn a_read_is_neither_remembered_nor_answered_from_the_inbox() {
         let mut bench = Bench::default();
-        let read = || Request {
-            command: CommandSpec { name: "do", access: Access::Read },
-            ..one(Some("a"), Do::Push(1))
-        };
+        let read = || Request { command: CommandSpec::read("do"), ..one(Some("a"), Do::Push(1)) };
         let replies = bench.run(&[read(), read()]);
         assert!(replies.iter().all(|reply| !reply.replayed));
         assert!(bench.remembered().is_empty());
@@ -329,7 +337,7 @@ mod tests {
         let replies = bench.run(&requests);
         assert_eq!(statuses(&replies), [201, 500, 500, 201]);
         assert!(replies[1..3].iter().all(|reply| reply.unexecuted.as_ref().unwrap().code == Code::INTERNAL));
-        assert_eq!(bench.numbers.0, [1, 3]);
+        assert_eq!(pushed(&bench.rows), [1, 3]);
         assert_eq!(bench.remembered(), ["a"], "once the fault is mended the same id may be sent again");
     }
 
@@ -347,7 +355,7 @@ mod tests {
         let items: serde_json::Value = serde_json::from_slice(&replies[0].body).unwrap();
         assert_eq!((&items[0], &items[2]), (&json!([1]), &json!([1, 2])));
         assert_eq!(items[1]["code"], "refused");
-        assert_eq!(bench.numbers.0, [1, 2, 6]);
+        assert_eq!(pushed(&bench.rows), [1, 2, 6]);
         assert_eq!(bench.remembered(), ["a", "c"]);
     }
 
@@ -385,6 +393,6 @@ mod tests {
             assert_eq!(unexecuted.code, Code::INVALID);
             assert!(unexecuted.detail.starts_with("2 of 3 items were not executed; the first is item 1"));
         }
-        assert_eq!(bench.numbers.0, [1]);
+        assert_eq!(pushed(&bench.rows), [1]);
     }
 }

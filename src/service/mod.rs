@@ -5,9 +5,12 @@
 //! is read ([`payload`]), what a repetition is answered ([`inbox`]), how a batch is run ([`batch`]).
 
 pub mod batch;
+pub mod command;
+pub mod entity;
 pub mod inbox;
 pub mod payload;
 mod problem;
+pub mod rows;
 
 use std::{error::Error, future::Future, sync::Arc};
 
@@ -15,6 +18,7 @@ use serde::Serialize;
 
 use crate::failpoints::mutant;
 
+pub use command::Spec as CommandSpec;
 pub use inbox::Fingerprint;
 pub(crate) use problem::cut;
 pub use problem::{Code, FieldError, Problem};
@@ -66,15 +70,6 @@ pub trait Service: Send + Sync + 'static {
     /// # Errors
     /// [`Unavailable`] while its store is not there.
     fn ready(&self) -> impl Future<Output = Result<(), Unavailable>> + Send;
-}
-
-/// What a command is called and whether it can have an effect.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CommandSpec {
-    /// The command's name: routing key, and the end of its queue's name.
-    pub name: &'static str,
-    /// Whether it needs the inbox and a write transaction.
-    pub access: Access,
 }
 
 /// Whether a command can have an effect.
@@ -165,7 +160,7 @@ impl Reply {
 }
 
 /// Serializes a value of our own types.
-pub(crate) fn to_json(value: &impl Serialize) -> Vec<u8> {
+pub fn to_json(value: &impl Serialize) -> Vec<u8> {
     // Our types have string keys and no failing Serialize, which are the only ways this can fail.
     serde_json::to_vec(value).expect("our own types serialize to JSON")
 }

@@ -1,14 +1,12 @@
 //! The users service: username, e-mail, points, and a status earned by points.
 //!
-//! This folder knows users and has never heard of AMQP. A command is a pure function over a [`model::User`]; SQL
-//! stands only under [`store`].
+//! This folder knows users and has never heard of AMQP. A command is a pure function over a [`user::User`]; SQL
+//! stands only in its migrations.
 
 pub mod commands;
-pub mod model;
 pub mod promotion;
 mod service;
-pub mod store;
-pub mod working_set;
+pub mod user;
 
 pub use service::UserService;
 

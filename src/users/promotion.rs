@@ -1,6 +1,6 @@
 //! The promotion rule and its thresholds, and nothing else.
 
-use super::model::{Points, Status};
+use super::user::{Points, Status};
 
 /// The status that points have earned.
 pub fn earned_by(points: Points) -> Status {

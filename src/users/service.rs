@@ -2,48 +2,44 @@
 
 use std::sync::Arc;
 
-use super::{
-    SERVICE,
-    commands::{COMMANDS, Command},
+use super::{SERVICE, commands::UserCommand};
+use crate::{
+    service::{CommandSpec, Problem, Reply, Request, Service, Unavailable, command::Commands},
     store::Store,
 };
-use crate::service::{CommandSpec, Problem, Reply, Request, Service, Unavailable};
 
 /// Answers the commands of [`super::commands`] from a store.
 pub struct UserService {
-    store: Arc<dyn Store>,
+    store: Arc<dyn Store<UserCommand>>,
 }
 
 impl UserService {
     /// A service on a store.
-    pub fn new(store: Arc<dyn Store>) -> Self {
+    pub fn new(store: Arc<dyn Store<UserCommand>>) -> Self {
         Self { store }
     }
 }
 
 impl Service for UserService {
-    type Command = Command;
+    type Command = UserCommand;
 
     fn name(&self) -> &'static str {
         SERVICE
     }
 
     fn commands(&self) -> &'static [CommandSpec] {
-        COMMANDS
+        UserCommand::ALL
     }
 
-    fn parse(&self, command: &str, payload: &[u8]) -> Result<Command, Problem> {
-        Command::parse(command, payload)
+    fn parse(&self, command: &str, payload: &[u8]) -> Result<UserCommand, Problem> {
+        UserCommand::parse(command, payload)
     }
 
-    fn weight(&self, command: &Command) -> usize {
-        match command {
-            Command::List(list) => list.limit.get().into(),
-            _ => 1,
-        }
+    fn weight(&self, command: &UserCommand) -> usize {
+        command.needs().weight()
     }
 
-    async fn answer(&self, batch: Arc<[Request<Command>]>) -> Result<Vec<Reply>, Unavailable> {
+    async fn answer(&self, batch: Arc<[Request<UserCommand>]>) -> Result<Vec<Reply>, Unavailable> {
         self.store.apply(batch).await
     }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use proptest::{collection::vec, option, prelude::*, sample::select, test_runner::TestRunner};
-use rabbitry::{service::Reply, users::store::Options};
+use rabbitry::{service::Reply, store::Options};
 use serde_json::{Value, json};
 
 use crate::support::{

@@ -15,11 +15,8 @@ use rabbitry::{
         server::{Server, Settings, Stopped},
     },
     limits::CONFIRM_WINDOW,
-    users::{
-        UserService,
-        commands::COMMANDS,
-        store::{self, Options},
-    },
+    store::{self, Options},
+    users::{UserService, commands::COMMANDS},
 };
 use serde_json::json;
 use tokio::time::interval;

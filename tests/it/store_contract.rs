@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use rabbitry::{clock::unix_ms, service::Service, users::store::Options};
+use rabbitry::{clock::unix_ms, service::Service, store::Options};
 use serde_json::{Value, json};
 use uuid::{Builder, Uuid};
 

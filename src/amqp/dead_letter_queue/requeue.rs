@@ -289,10 +289,7 @@ mod tests {
     };
     use crate::amqp::text;
 
-    const COMMANDS: &[CommandSpec] = &[
-        CommandSpec { name: "create", access: Access::Write },
-        CommandSpec { name: "get", access: Access::Read },
-    ];
+    const COMMANDS: &[CommandSpec] = &[CommandSpec::write("create"), CommandSpec::read("get")];
     const RULES: Rules = Rules { commands: COMMANDS, new_id: false, drop_deadline: false };
     /// Minted on 22 February 2022.
     const OLD_ID: &str = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";

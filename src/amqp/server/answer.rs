@@ -140,7 +140,7 @@ async fn ask_until_answered<S: Service>(
 impl<C> Opened<C> {
     /// Something in place of a delivery that was read.
     pub(super) fn mock(arrived: Arrived) -> Self {
-        let command = CommandSpec { name: "mock", access: crate::service::Access::Read };
+        let command = CommandSpec::read("mock");
         let envelope = Envelope::open(
             command,
             &arrived.delivery.properties,

@@ -18,7 +18,7 @@ use crate::{
     amqp::client::Command,
     limits::{ARRAY_BYTES_MAX, ARRAY_ITEMS_MAX, EMAIL_MAX, IMPORT_CHUNK_ROWS, POINTS_MAX, USERNAME_MAX},
     service::to_json,
-    users::{commands::promote::Promote, model::Username},
+    users::{commands::promote::Promote, user::Username},
 };
 
 /// The most that one user takes in an array: a quote or a backslash in an address is escaped by one more byte.

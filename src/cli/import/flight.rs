@@ -18,7 +18,7 @@ use crate::{
     cli::Failure,
     exit,
     service::Code,
-    users::model::Username,
+    users::user::Username,
 };
 
 /// A chunk whose outcome is known.

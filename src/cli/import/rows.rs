@@ -14,7 +14,7 @@ use crate::{
     service::{Code, Problem, cut, payload},
     users::{
         commands::create::Create,
-        model::{Email, Points, Username},
+        user::{Email, Points, Username},
     },
 };
 
@@ -153,7 +153,7 @@ fn fields_of_json(text: &[u8]) -> Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{limits::DETAIL_MAX, users::commands::Command};
+    use crate::{limits::DETAIL_MAX, service::command::Commands, users::commands::UserCommand};
 
     fn csv(row: &[u8]) -> Result<Row, Box<RefusedRow>> {
         let columns = Columns::read(b"username,email,points").unwrap();
@@ -192,7 +192,7 @@ mod tests {
             "ann",
         ];
         for row in rows {
-            let problem = Command::parse("create", row.as_bytes()).unwrap_err();
+            let problem = UserCommand::parse("create", row.as_bytes()).unwrap_err();
             let refused = json(row).unwrap_err();
             assert_eq!((refused.line, refused.code.as_str()), (7, problem.code.name), "{row}");
             assert_eq!(refused.detail, problem.detail, "{row}");

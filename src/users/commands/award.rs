@@ -5,11 +5,12 @@ use serde::{Deserialize, Serialize};
 use super::{INSUFFICIENT_POINTS, POINTS_LIMIT, existing};
 use crate::{
     limits::POINTS_MAX,
-    service::Problem,
-    users::{
-        model::{self, Points, User, Username},
-        working_set::WorkingSet,
+    service::{
+        Problem,
+        command::{Command, Spec},
+        rows::{Needs, Rows},
     },
+    users::user::{self, Points, User, Username},
 };
 
 /// Payload of `award`.
@@ -19,15 +20,22 @@ pub struct Award {
     /// Who.
     pub username: Username,
     /// How many points to add.
-    pub points: model::Award,
+    pub points: user::Award,
 }
 
-impl Award {
+impl Command<User> for Award {
+    const SPEC: Spec = Spec::write("award");
+    type Output = User;
+
+    fn needs(&self) -> Needs<'_, User> {
+        Needs::Key(&self.username)
+    }
+
     /// Adds the points; the status stays until the next `promote`.
     ///
     /// # Errors
     /// `user_not_found`; `insufficient_points` or `points_limit` if the balance would leave its bounds.
-    pub fn apply(&self, users: &mut WorkingSet) -> Result<User, Problem> {
+    fn apply(&self, users: &mut Rows<User>) -> Result<User, Problem> {
         let mut user = existing(users, &self.username)?;
         let (balance, award) = (user.points.as_i64(), self.points.get());
         // Neither side exceeds 2^53, so the sum cannot overflow.

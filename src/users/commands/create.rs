@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use super::USER_EXISTS;
 use crate::{
-    service::Problem,
-    users::{
-        model::{Email, Points, Status, User, Username},
-        working_set::WorkingSet,
+    service::{
+        Problem,
+        command::{Command, Spec},
+        rows::{Needs, Rows},
     },
+    users::user::{Email, Points, Status, User, Username},
 };
 
 /// Payload of `create`.
@@ -24,12 +25,19 @@ pub struct Create {
     pub points: Points,
 }
 
-impl Create {
+impl Command<User> for Create {
+    const SPEC: Spec = Spec::write("create").created();
+    type Output = User;
+
+    fn needs(&self) -> Needs<'_, User> {
+        Needs::Key(&self.username)
+    }
+
     /// Stores the user as `Bronze`; a status has to be earned by `promote`.
     ///
     /// # Errors
     /// `user_exists`.
-    pub fn apply(&self, users: &mut WorkingSet) -> Result<User, Problem> {
+    fn apply(&self, users: &mut Rows<User>) -> Result<User, Problem> {
         let Self { username, email, points } = self.clone();
         if users.get(&username).is_some() {
             return Err(Problem::new(USER_EXISTS, format!("there is a user {username} already")));

@@ -4,11 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use super::existing;
 use crate::{
-    service::Problem,
-    users::{
-        model::{User, Username},
-        working_set::WorkingSet,
+    service::{
+        Problem,
+        command::{Command, Spec},
+        rows::{Needs, Rows},
     },
+    users::user::{User, Username},
 };
 
 /// Payload of `get`.
@@ -19,12 +20,19 @@ pub struct Get {
     pub username: Username,
 }
 
-impl Get {
+impl Command<User> for Get {
+    const SPEC: Spec = Spec::read("get");
+    type Output = User;
+
+    fn needs(&self) -> Needs<'_, User> {
+        Needs::Key(&self.username)
+    }
+
     /// Returns the user.
     ///
     /// # Errors
     /// `user_not_found`.
-    pub fn apply(&self, users: &WorkingSet) -> Result<User, Problem> {
+    fn apply(&self, users: &mut Rows<User>) -> Result<User, Problem> {
         existing(users, &self.username)
     }
 }

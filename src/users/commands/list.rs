@@ -6,10 +6,12 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::{
     limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX},
-    users::{
-        model::{User, Username, deserialize_whole},
-        working_set::WorkingSet,
+    service::{
+        Problem,
+        command::{Command, Spec},
+        rows::{Needs, Rows},
     },
+    users::user::{User, Username, deserialize_whole},
 };
 
 /// Payload of `list`.
@@ -75,19 +77,24 @@ pub struct Page {
     pub next: Option<Username>,
 }
 
-impl List {
-    /// Returns the page.
-    pub fn apply(&self, users: &WorkingSet) -> Page {
-        let limit = usize::from(self.limit.get());
-        let found = users.page(self);
-        let next = (found.len() > limit).then(|| found[limit - 1].username.clone());
-        Page { users: found.into_iter().take(limit).cloned().collect(), next }
+impl Command<User> for List {
+    const SPEC: Spec = Spec::read("list");
+    type Output = Page;
+
+    fn needs(&self) -> Needs<'_, User> {
+        Needs::Page(self.after.as_ref(), self.limit.get())
+    }
+
+    fn apply(&self, users: &mut Rows<User>) -> Result<Page, Problem> {
+        let (found, more) = users.page(self.after.as_ref(), self.limit.get());
+        let next = found.last().filter(|_| more).map(|last| last.username.clone());
+        Ok(Page { users: found.into_iter().cloned().collect(), next })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::users::commands::Command;
+    use crate::{service::command::Commands, users::commands::UserCommand};
 
     #[test]
     fn a_limit_that_is_none_is_told_in_plain_words() {
@@ -98,7 +105,8 @@ mod tests {
             ("1001", "limit: the limit is a whole number from 1 to 1000, not 1001"),
         ];
         for (limit, expected) in cases {
-            let problem = Command::parse("list", format!(r#"{{"limit":{limit}}}"#).as_bytes()).unwrap_err();
+            let problem =
+                UserCommand::parse("list", format!(r#"{{"limit":{limit}}}"#).as_bytes()).unwrap_err();
             assert!(problem.detail.starts_with(expected), "{}", problem.detail);
         }
     }

@@ -4,11 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use super::existing;
 use crate::{
-    service::Problem,
+    service::{
+        Problem,
+        command::{Command, Spec},
+        rows::{Needs, Rows},
+    },
     users::{
-        model::{User, Username},
         promotion::earned_by,
-        working_set::WorkingSet,
+        user::{User, Username},
     },
 };
 
@@ -20,12 +23,19 @@ pub struct Promote {
     pub username: Username,
 }
 
-impl Promote {
+impl Command<User> for Promote {
+    const SPEC: Spec = Spec::write("promote");
+    type Output = User;
+
+    fn needs(&self) -> Needs<'_, User> {
+        Needs::Key(&self.username)
+    }
+
     /// Sets the earned status, up or down, and returns the user.
     ///
     /// # Errors
     /// `user_not_found`.
-    pub fn apply(&self, users: &mut WorkingSet) -> Result<User, Problem> {
+    fn apply(&self, users: &mut Rows<User>) -> Result<User, Problem> {
         let mut user = existing(users, &self.username)?;
         let earned = earned_by(user.points);
         if user.status != earned {

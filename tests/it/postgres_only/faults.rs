@@ -5,7 +5,8 @@ use std::time::Duration;
 use rabbitry::{
     clock::unix_ms,
     service::{Request, Service},
-    users::{commands::Command, store::Options},
+    store::Options,
+    users::commands::UserCommand,
 };
 use serde_json::json;
 
@@ -189,7 +190,7 @@ async fn a_batch_goes_on_when_its_caller_has_gone() {
     let worker = database.open().await;
     worker.answer_one(&create("ann")).await;
     let foreign = ForeignWriter::begin(&database);
-    let requests: std::sync::Arc<[Request<Command>]> = worker.requests(&[award("ann", 1)]);
+    let requests: std::sync::Arc<[Request<UserCommand>]> = worker.requests(&[award("ann", 1)]);
     let abandoned = tokio::time::timeout(Duration::from_millis(50), worker.service.answer(requests)).await;
     assert!(abandoned.is_err(), "it waits for the lock");
     foreign.end();

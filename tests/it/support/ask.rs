@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rabbitry::{
     service::{Reply, Request, Service, payload},
-    users::commands::Command,
+    users::commands::UserCommand,
 };
 use serde_json::{Value, json};
 
@@ -60,11 +60,11 @@ impl Worker {
         self.answer(std::slice::from_ref(ask)).await.remove(0)
     }
 
-    pub(crate) fn requests(&self, asks: &[Ask]) -> Arc<[Request<Command>]> {
+    pub(crate) fn requests(&self, asks: &[Ask]) -> Arc<[Request<UserCommand>]> {
         asks.iter().map(|ask| self.request(ask)).collect()
     }
 
-    fn request(&self, ask: &Ask) -> Request<Command> {
+    fn request(&self, ask: &Ask) -> Request<UserCommand> {
         let specs = self.service.commands();
         let command = *specs.iter().find(|spec| spec.name == ask.command).unwrap();
         let body = ask.body.to_string();

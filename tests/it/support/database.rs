@@ -2,9 +2,9 @@
 
 use std::{env, path::Path, sync::Arc};
 
-use rabbitry::users::{
-    UserService,
+use rabbitry::{
     store::{self, Options, Store},
+    users::{UserService, commands::UserCommand},
 };
 use rusqlite::{Connection, types::ValueRef};
 use tempfile::TempDir;
@@ -168,5 +168,5 @@ impl ForeignWriter {
 /// The store and the service of one worker.
 pub(crate) struct Worker {
     pub(crate) service: UserService,
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store<UserCommand>>,
 }

@@ -16,20 +16,19 @@ use rabbitry::{
     },
     clock::unix_ms,
     service::{
-        Access, Code, CommandSpec, Problem, Reply, Request, Service, Unavailable,
-        batch::{self, State},
+        Code, CommandSpec, Problem, Reply, Request, Service, Unavailable, batch,
+        command::Commands,
+        entity::{Entity, Table},
         inbox::{Inbox, Key, RETENTION, StoredReply},
         payload,
+        rows::{Needs, Rows},
     },
 };
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-pub const COMMANDS: &[CommandSpec] = &[
-    CommandSpec { name: "add", access: Access::Write },
-    CommandSpec { name: "total", access: Access::Read },
-];
+pub const COMMANDS: &[CommandSpec] = &[CommandSpec::write("add"), CommandSpec::read("total")];
 
 /// Keeps one number, in memory that outlives its workers like a database.
 #[derive(Clone)]
@@ -51,11 +50,24 @@ pub struct Memory {
     pub longest: AtomicUsize,
 }
 
-#[derive(Default, Clone)]
+#[derive(Default)]
 struct Stored {
-    total: i64,
-    effects: usize,
+    total: Total,
     inbox: HashMap<Key, StoredReply>,
+}
+
+/// The number, and how many commands have changed it.
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Total {
+    id: i64,
+    total: i64,
+    effects: i64,
+}
+
+impl Entity for Total {
+    type Key = i64;
+    const TABLE: Table = Table { name: "totals", sqlite: &[], postgres: &[] };
+    rabbitry::columns!(id, total, effects);
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -70,34 +82,30 @@ pub const PANIC: i64 = 666;
 /// The number that `add` refuses.
 pub const REFUSED: i64 = 13;
 
-struct Working {
-    total: i64,
-    journal: Vec<i64>,
-}
+impl Commands for Number {
+    type Entity = Total;
+    const ALL: &'static [CommandSpec] = COMMANDS;
 
-impl State for Working {
-    type Command = Number;
+    fn parse(_: &str, payload: &[u8]) -> Result<Self, Problem> {
+        payload::parse(payload)
+    }
 
-    fn apply(&mut self, command: &Number) -> Result<(u16, Vec<u8>), Problem> {
-        assert_ne!(command.n, PANIC, "asked to panic");
-        if command.n == REFUSED {
+    fn needs(&self) -> Needs<'_, Total> {
+        Needs::Key(&0)
+    }
+
+    fn apply(&self, rows: &mut Rows<Total>) -> Result<(u16, Vec<u8>), Problem> {
+        assert_ne!(self.n, PANIC, "asked to panic");
+        if self.n == REFUSED {
             return Err(Problem::new(Code::fatal("unlucky", 409, "Unlucky number"), "13 is refused"));
         }
-        if command.n != 0 {
-            self.journal.push(self.total);
-            self.total += command.n;
+        let mut total = rows.get(&0).cloned().unwrap_or_default();
+        if self.n != 0 {
+            total.total += self.n;
+            total.effects += 1;
+            rows.put(total.clone());
         }
-        Ok((200, format!("{{\"total\":{}}}", self.total).into_bytes()))
-    }
-
-    fn mark(&self) -> usize {
-        self.journal.len()
-    }
-
-    fn undo_after(&mut self, mark: usize) {
-        if let Some(before) = self.journal.drain(mark..).next() {
-            self.total = before;
-        }
+        Ok((200, format!("{{\"total\":{}}}", total.total).into_bytes()))
     }
 }
 
@@ -116,8 +124,8 @@ impl Toys {
 
     /// The number, and how many commands have changed it.
     pub fn total(&self) -> (i64, usize) {
-        let state = self.memory.state.lock().unwrap();
-        (state.total, state.effects)
+        let Total { total, effects, .. } = self.memory.state.lock().unwrap().total;
+        (total, usize::try_from(effects).unwrap())
     }
 
     /// Closes the gate: batches begin and do not end until permits are added.
@@ -138,7 +146,7 @@ impl Service for Toys {
     }
 
     fn parse(&self, _command: &str, body: &[u8]) -> Result<Number, Problem> {
-        payload::parse(body)
+        Number::parse("", body)
     }
 
     async fn answer(&self, batch: Arc<[Request<Number>]>) -> Result<Vec<Reply>, Unavailable> {
@@ -148,14 +156,14 @@ impl Service for Toys {
         self.ready().await?;
         tokio::time::sleep(Duration::from_millis(self.memory.pause_ms.load(Ordering::SeqCst))).await;
         let mut stored = self.memory.state.lock().unwrap();
-        let mut working = Working { total: stored.total, journal: Vec::new() };
+        let mut rows = Rows::default();
+        rows.add(stored.total.clone());
         let mut inbox = Inbox::default();
         for ((command, id), row) in &stored.inbox {
             inbox.add(command, id, row.clone());
         }
-        let replies = batch::run(&batch, &mut working, &mut inbox, unix_ms(), RETENTION);
-        stored.effects += working.journal.len();
-        stored.total = working.total;
+        let replies = batch::run(&batch, &mut rows, &mut inbox, unix_ms(), RETENTION);
+        stored.total = rows.get(&0).expect("it was added").clone();
         let fresh: Vec<_> = inbox.fresh().map(|(key, row)| (key.clone(), row.clone())).collect();
         stored.inbox.extend(fresh);
         Ok(replies)

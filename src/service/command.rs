@@ -1,0 +1,134 @@
+//! What a service can be asked for: one struct for each command, and the closed list of them.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    Access, Problem,
+    entity::Entity,
+    rows::{Needs, Rows},
+};
+
+/// A command: its payload and its rule.
+pub trait Command<E: Entity>: Serialize + DeserializeOwned + Send + Sync {
+    /// What it is called, and how it is asked for.
+    const SPEC: Spec;
+    /// What a success returns, as JSON.
+    type Output: Serialize;
+
+    /// What has to be loaded before the rule is applied.
+    fn needs(&self) -> Needs<'_, E>;
+
+    /// The rule: a pure function of the payload and of what was loaded. No input or output, and no clock but
+    /// [`Rows::now`].
+    ///
+    /// # Errors
+    /// A refusal that follows from the state. What was changed before it stays changed, so judge first.
+    fn apply(&self, rows: &mut Rows<E>) -> Result<Self::Output, Problem>;
+}
+
+/// What a command is called and whether it can have an effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spec {
+    /// The command's name: routing key, and the end of its queue's name.
+    pub name: &'static str,
+    /// Whether it needs the inbox and a write transaction.
+    pub access: Access,
+    /// The status of a success: 200 or 201.
+    pub status: u16,
+}
+
+impl Spec {
+    /// A command without an effect.
+    pub const fn read(name: &'static str) -> Self {
+        Self { name, access: Access::Read, status: 200 }
+    }
+
+    /// A command with an effect: at most once for each message id.
+    pub const fn write(name: &'static str) -> Self {
+        Self { name, access: Access::Write, status: 200 }
+    }
+
+    /// A success means that something was created: status 201.
+    #[must_use]
+    pub const fn created(self) -> Self {
+        Self { status: 201, ..self }
+    }
+}
+
+/// The commands of a service, as one type; [`commands!`](crate::commands) makes it.
+pub trait Commands: Serialize + Send + Sync + Sized + 'static {
+    /// What they are about.
+    type Entity: Entity;
+
+    /// All of them, in the order in which they are shown.
+    const ALL: &'static [Spec];
+
+    /// Reads the payload of the command with this name.
+    ///
+    /// # Errors
+    /// `malformed`, or `invalid` with the field.
+    fn parse(name: &str, payload: &[u8]) -> Result<Self, Problem>;
+
+    /// What has to be loaded before the command is applied.
+    fn needs(&self) -> Needs<'_, Self::Entity>;
+
+    /// Applies the command: status and JSON of its success, or a refusal.
+    ///
+    /// # Errors
+    /// The refusals of the single commands.
+    fn apply(&self, rows: &mut Rows<Self::Entity>) -> Result<(u16, Vec<u8>), Problem>;
+}
+
+/// The closed set of a service's commands: an enum with a variant for each, which implements
+/// [`Commands`](crate::service::command::Commands).
+///
+/// Each variant holds a [`Command`](crate::service::command::Command).
+#[macro_export]
+macro_rules! commands {
+    ($(#[$about:meta])* $vis:vis enum $name:ident for $entity:ty { $($(#[$doc:meta])* $variant:ident($command:ty)),+ $(,)? }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, PartialEq, serde::Serialize)]
+        #[serde(untagged)]
+        $vis enum $name {
+            $($(#[$doc])* $variant($command)),+
+        }
+
+        impl $crate::service::command::Commands for $name {
+            type Entity = $entity;
+
+            const ALL: &'static [$crate::service::command::Spec] =
+                &[$(<$command as $crate::service::command::Command<$entity>>::SPEC),+];
+
+            fn parse(name: &str, payload: &[u8]) -> Result<Self, $crate::service::Problem> {
+                $(
+                    if name == <$command as $crate::service::command::Command<$entity>>::SPEC.name {
+                        return $crate::service::payload::parse::<$command>(payload).map(Self::$variant);
+                    }
+                )+
+                Err($crate::service::Problem::new(
+                    $crate::service::Code::INVALID,
+                    format!("there is no command {name:?}"),
+                ))
+            }
+
+            fn needs(&self) -> $crate::service::rows::Needs<'_, $entity> {
+                match self {
+                    $(Self::$variant(command) => $crate::service::command::Command::needs(command)),+
+                }
+            }
+
+            fn apply(
+                &self,
+                rows: &mut $crate::service::rows::Rows<$entity>,
+            ) -> Result<(u16, Vec<u8>), $crate::service::Problem> {
+                match self {
+                    $(Self::$variant(command) => {
+                        let output = $crate::service::command::Command::apply(command, rows)?;
+                        let spec = <$command as $crate::service::command::Command<$entity>>::SPEC;
+                        Ok((spec.status, $crate::service::to_json(&output)))
+                    }),+
+                }
+            }
+        }
+    };
+}

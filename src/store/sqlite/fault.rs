@@ -1,0 +1,29 @@
+//! What SQLite says, with what was attempted and what to do.
+
+use std::path::Path;
+
+use rusqlite::ErrorCode;
+
+use crate::{service::Unavailable, store::OpenError};
+
+/// What was attempted, with what, and what to do.
+pub(super) fn failed(attempt: &str, path: &Path, error: &rusqlite::Error) -> OpenError {
+    let what = format!("cannot {attempt} {}: {}", path.display(), described(error));
+    let advice = match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => "it is not a database of SQLite; choose another path",
+        Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
+            "see that this user may write the file, the files beside it and their directory"
+        }
+        Some(ErrorCode::DatabaseCorrupt) => "the file is damaged; restore a backup of it",
+        _ => return OpenError::Unavailable(Unavailable(what.into())),
+    };
+    OpenError::Refused(format!("{what}; {advice}"))
+}
+
+/// The error with SQLite's code, which tells more than its sentence: which of the disk's operations failed.
+pub(super) fn described(error: &rusqlite::Error) -> String {
+    match error.sqlite_error() {
+        Some(code) => format!("{error} (SQLite code {})", code.extended_code),
+        None => error.to_string(),
+    }
+}

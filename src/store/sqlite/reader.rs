@@ -1,0 +1,53 @@
+//! The thread that reads, without waiting for any writer.
+
+use std::{marker::PhantomData, time::Instant};
+
+use rusqlite::TransactionBehavior;
+
+use super::{
+    connection::open_for_reading,
+    lane::Work,
+    place::Place,
+    session::Session,
+    sql::Sql,
+    transaction::{self, Batch},
+};
+use crate::{
+    service::{Reply, Request, Unavailable, command::Commands},
+    store::{OpenError, Options},
+};
+
+pub(super) struct Reader<C> {
+    session: Session,
+    options: Options,
+    sql: Sql,
+    commands: PhantomData<fn(C)>,
+}
+
+impl<C: Commands> Reader<C> {
+    /// Opens a database that a writer has opened before.
+    pub(super) fn open(place: Place, options: Options) -> Result<Self, OpenError> {
+        let session = Session::begin(place, open_for_reading)?;
+        Ok(Self { session, options, sql: Sql::of::<C::Entity>(), commands: PhantomData })
+    }
+}
+
+impl<C: Commands> Work for Reader<C> {
+    type Command = C;
+
+    fn answer(&mut self, requests: &[Request<C>]) -> Result<Vec<Reply>, Unavailable> {
+        let batch = Batch { requests, options: &self.options, sql: &self.sql };
+        self.session
+            .with("read", |connection| transaction::run(connection, TransactionBehavior::Deferred, &batch))
+    }
+
+    fn reset(&mut self) {
+        self.session.close();
+    }
+
+    fn next_chore(&self) -> Option<Instant> {
+        None
+    }
+
+    fn do_chores(&mut self) {}
+}

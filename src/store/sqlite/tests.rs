@@ -1,0 +1,286 @@
+//! What only this store does; what every store does is in the store contract.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    clock::unix_ms,
+    service::payload::decode,
+    users::{UserService, commands::UserCommand},
+};
+
+struct Bed {
+    dir: TempDir,
+    store: Arc<SqliteStore<UserCommand>>,
+}
+
+impl Bed {
+    async fn new() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    async fn with(options: Options) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store =
+            Arc::new(SqliteStore::<UserCommand>::open(dir.path().join("users.db"), options).await.unwrap());
+        Self { dir, store }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("users.db")
+    }
+
+    /// Changes the database behind the store's back.
+    fn meddle(&self, sql: &str) {
+        Connection::open(self.path()).unwrap().execute_batch(sql).unwrap();
+    }
+
+    fn batch(&self, asked: &[(&'static str, &str, &str)]) -> Arc<[Request<UserCommand>]> {
+        let service = UserService::new(Arc::<SqliteStore<UserCommand>>::clone(&self.store));
+        let request = |&(name, id, body): &(&'static str, &str, &str)| {
+            let (payload, fingerprint) = decode(&service, name, body.as_bytes()).unwrap();
+            let command = *crate::users::commands::COMMANDS.iter().find(|spec| spec.name == name).unwrap();
+            let id = (!id.is_empty()).then(|| id.to_owned());
+            Request { command, id, deadline: None, fingerprint, payload }
+        };
+        asked.iter().map(request).collect()
+    }
+
+    async fn ask(&self, asked: &[(&'static str, &str, &str)]) -> Result<Vec<Reply>, Unavailable> {
+        self.store.apply(self.batch(asked)).await
+    }
+
+    async fn statuses(&self, asked: &[(&'static str, &str, &str)]) -> Vec<(u16, bool)> {
+        let replies = self.ask(asked).await.unwrap();
+        replies.iter().map(|reply| (reply.status, reply.replayed)).collect()
+    }
+}
+
+async fn refusal(path: &Path) -> String {
+    match SqliteStore::<UserCommand>::open(path.to_owned(), Options::default()).await.err() {
+        Some(OpenError::Refused(sentence)) => sentence,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+const ANN: &str = r#"{"username":"ann","email":"ann@example.com"}"#;
+const BOB: &str = r#"{"username":"bob","email":"bob@example.com"}"#;
+const POISON: &str = r#"{"username":"poison","email":"p@example.com"}"#;
+const GET_ANN: &str = r#"{"username":"ann"}"#;
+
+#[tokio::test]
+async fn a_command_that_the_database_refuses_is_isolated() {
+    let bed = Bed::new().await;
+    bed.meddle(
+        "CREATE TRIGGER planted BEFORE INSERT ON users WHEN new.username = 'poison'
+         BEGIN SELECT raise(ABORT, 'planted'); END",
+    );
+    let array = format!("[{BOB},{POISON}]");
+    let batch = [
+        ("create", "1", ANN),
+        ("create", "2", POISON),
+        ("award", "3", r#"{"username":"ann","points":7}"#),
+        ("create", "4", &array),
+        ("get", "", r#"{"username":"bob"}"#),
+        ("create", "5", BOB),
+    ];
+    let replies = bed.ask(&batch).await.unwrap();
+    let statuses: Vec<u16> = replies.iter().map(|reply| reply.status).collect();
+    assert_eq!(statuses, [201, 500, 200, 500, 404, 201]);
+    assert_eq!(replies[1].unexecuted.as_ref().unwrap().code.name, "internal");
+    assert!(!String::from_utf8_lossy(&replies[1].body).contains("planted"), "the reason is for the log");
+    // What was refused is not remembered: once the fault is mended the same id is executed.
+    bed.meddle("DROP TRIGGER planted");
+    let again = [("create", "1", ANN), ("create", "2", POISON), ("award", "3", batch[2].2)];
+    assert_eq!(bed.statuses(&again).await, [(201, true), (201, false), (200, true)]);
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_is_the_fault_of_no_other() {
+    let bed = Bed::new().await;
+    bed.ask(&[("create", "", ANN)]).await.unwrap();
+    bed.meddle(
+        "PRAGMA ignore_check_constraints = ON;
+         INSERT INTO users VALUES ('odd', 'odd@example.com', 0, 'Platinum')",
+    );
+    let odd = r#"{"username":"odd"}"#;
+    assert_eq!(bed.statuses(&[("get", "", GET_ANN), ("get", "", odd)]).await, [(200, false), (500, false)]);
+    let writes = [("promote", "1", odd), ("promote", "2", GET_ANN)];
+    assert_eq!(bed.statuses(&writes).await, [(500, false), (200, false)]);
+}
+
+#[tokio::test]
+async fn a_fault_of_the_environment_is_no_answer_and_passes() {
+    let bed = Bed::new().await;
+    bed.meddle("ALTER TABLE inbox RENAME TO away");
+    let error = bed.ask(&[("create", "1", ANN)]).await.unwrap_err().to_string();
+    assert!(error.contains("users.db: cannot write: no such table: inbox"), "{error}");
+    bed.meddle("ALTER TABLE away RENAME TO inbox");
+    assert_eq!(bed.statuses(&[("create", "1", ANN)]).await, [(201, false)]);
+}
+
+#[tokio::test]
+async fn a_file_that_took_the_databases_place_is_not_written() {
+    let bed = Bed::new().await;
+    let aside = bed.dir.path().join("aside.db");
+    fs::rename(bed.path(), &aside).unwrap();
+    for _ in 0..2 {
+        let error = bed.ask(&[("create", "1", ANN)]).await.unwrap_err().to_string();
+        assert!(error.contains("moved, removed or replaced"), "{error}");
+        assert!(bed.ask(&[("get", "", GET_ANN)]).await.is_err());
+        assert!(bed.store.ready().await.is_err());
+        // Once without any file there, once with another one.
+        fs::write(bed.path(), "").unwrap();
+    }
+    fs::rename(&aside, bed.path()).unwrap();
+    bed.store.ready().await.unwrap();
+    assert_eq!(bed.statuses(&[("create", "1", ANN)]).await, [(201, false)]);
+}
+
+#[tokio::test]
+async fn a_frozen_writer_stops_writers_but_neither_readers_nor_the_question_for_readiness() {
+    let mut bed = Bed::new().await;
+    Arc::get_mut(&mut bed.store).unwrap().patience = Duration::from_millis(20);
+    bed.ask(&[("create", "", ANN)]).await.unwrap();
+    let frozen = write_lock::WriteLock::open(&bed.path(), Arc::default()).unwrap();
+    let held = frozen.acquire().unwrap();
+    let error = bed.store.ready().await.unwrap_err().to_string();
+    assert!(error.contains("may be frozen"), "{error}");
+    assert_eq!(bed.statuses(&[("get", "", GET_ANN)]).await, [(200, false)]);
+    let write = bed.store.apply(bed.batch(&[("create", "", BOB)]));
+    let released = async { drop(held) };
+    let (replies, ()) = tokio::join!(write, released);
+    assert_eq!(replies.unwrap()[0].status, 201);
+    Arc::get_mut(&mut bed.store).unwrap().patience = PATIENCE;
+    bed.store.ready().await.unwrap();
+}
+
+#[tokio::test]
+async fn many_that_start_at_once_make_one_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || SqliteStore::<UserCommand>::open(dir.path().join("users.db"), Options::default());
+    let opened = futures::future::join_all((0..8).map(|_| open())).await;
+    let stores: Vec<_> = opened.into_iter().map(Result::unwrap).collect();
+    for store in &stores {
+        store.ready().await.unwrap();
+    }
+    let history = Connection::open(dir.path().join("users.db")).unwrap();
+    let applied: i64 =
+        history.query_row("SELECT count(*) FROM refinery_schema_history", [], |row| row.get(0)).unwrap();
+    assert_eq!(applied, 1);
+}
+
+#[tokio::test]
+async fn files_are_readable_by_their_owner_only() {
+    let bed = Bed::new().await;
+    bed.ask(&[("create", "", ANN)]).await.unwrap();
+    let mut names = Vec::new();
+    for entry in fs::read_dir(bed.dir.path()).unwrap().map(Result::unwrap) {
+        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.path());
+        names.push(entry.file_name().into_string().unwrap());
+    }
+    names.sort();
+    assert_eq!(names, ["users.db", "users.db-shm", "users.db-wal", "users.db.lock", "users.db.turn"]);
+}
+
+#[tokio::test]
+async fn what_is_no_database_of_ours_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = dir.path().join("letter.txt");
+    let letter = "Dear reader, this is no database, and it is long enough to be looked at. ".repeat(20);
+    fs::write(&text, &letter).unwrap();
+    let refused = refusal(&text).await;
+    assert!(refused.contains("not a database") && refused.contains("choose another path"), "{refused}");
+    assert_eq!(fs::read_to_string(&text).unwrap(), letter);
+
+    let foreign = dir.path().join("foreign.db");
+    Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE users (name)").unwrap();
+    assert!(refusal(&foreign).await.contains("another program"));
+    assert!(refusal(dir.path()).await.contains("is a directory"));
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_when_it_says_so() {
+    let bed = Bed::new().await;
+    bed.meddle("INSERT INTO refinery_schema_history VALUES (2, 'newer', '2030-01-01T00:00:00Z', '1')");
+    SqliteStore::<UserCommand>::open(bed.path(), Options::default()).await.unwrap().ready().await.unwrap();
+    bed.meddle("UPDATE schema_compatibility SET oldest_worker = 2");
+    let refused = refusal(&bed.path()).await;
+    assert!(refused.contains("schema version 2") && refused.contains("use a newer program"), "{refused}");
+}
+
+const AWARD: &str = r#"{"username":"ann","points":1}"#;
+const DAY: i64 = 24 * 60 * 60 * 1000;
+
+#[tokio::test]
+async fn old_replies_are_forgotten_and_young_ones_are_not() {
+    let eight_days_ago = Options { clock: || unix_ms() - 8 * DAY, ..Options::default() };
+    let bed = Bed::with(eight_days_ago).await;
+    bed.ask(&[("create", "", ANN), ("award", "old", AWARD)]).await.unwrap();
+    let today = SqliteStore::<UserCommand>::open(bed.path(), Options::default()).await.unwrap();
+    today.apply(bed.batch(&[("award", "young", AWARD)])).await.unwrap();
+    // The purge follows the first batch, and this comes after the purge.
+    today.ready().await.unwrap();
+    let replies =
+        today.apply(bed.batch(&[("award", "old", AWARD), ("award", "young", AWARD)])).await.unwrap();
+    assert_eq!(replies.iter().map(|reply| reply.replayed).collect::<Vec<_>>(), [false, true]);
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_ahead_forgets_nothing() {
+    static READ: AtomicBool = AtomicBool::new(false);
+    // Right when the store is opened, a year ahead from then on.
+    let clock = || if READ.swap(true, Ordering::SeqCst) { unix_ms() + 365 * DAY } else { unix_ms() };
+    let bed = Bed::new().await;
+    bed.ask(&[("create", "", ANN), ("award", "a", AWARD)]).await.unwrap();
+    let misled =
+        SqliteStore::<UserCommand>::open(bed.path(), Options { clock, ..Options::default() }).await.unwrap();
+    // The first purge is due at once and precedes the second answer.
+    misled.ready().await.unwrap();
+    misled.ready().await.unwrap();
+    assert_eq!(bed.statuses(&[("award", "a", AWARD)]).await, [(200, true)]);
+}
+
+#[tokio::test]
+async fn a_backup_is_whole_and_overwrites_nothing() {
+    let bed = Bed::new().await;
+    bed.ask(&[("create", "1", ANN)]).await.unwrap();
+    let copy = bed.dir.path().join("copy.db");
+    backup(&bed.path(), &copy).unwrap();
+    bed.ask(&[("create", "2", BOB)]).await.unwrap();
+    assert!(backup(&bed.path(), &copy).unwrap_err().to_string().contains("overwrites nothing"));
+    assert!(!bed.dir.path().join("copy.db.partial").exists());
+    quick_check(&bed.path()).unwrap();
+    quick_check(&copy).unwrap();
+
+    let restored = Bed {
+        store: Arc::new(SqliteStore::<UserCommand>::open(copy, Options::default()).await.unwrap()),
+        ..bed
+    };
+    let asked = [("create", "1", ANN), ("get", "", r#"{"username":"bob"}"#)];
+    assert_eq!(restored.statuses(&asked).await, [(201, true), (404, false)]);
+}
+
+#[tokio::test]
+async fn damage_is_found() {
+    let bed = Bed::new().await;
+    let create = |n: usize| format!(r#"{{"username":"user{n}","email":"user{n}@example.com"}}"#);
+    let many = format!("[{}]", (0..1000).map(create).collect::<Vec<_>>().join(","));
+    bed.ask(&[("create", "1", &many)]).await.unwrap();
+    let copy = bed.dir.path().join("copy.db");
+    backup(&bed.path(), &copy).unwrap();
+    let mut bytes = fs::read(&copy).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 4096].fill(0xA5);
+    fs::write(&copy, bytes).unwrap();
+    let found = quick_check(&copy).unwrap_err();
+    assert!(matches!(found, OpenError::NotDone(_)), "{found:?}");
+}
