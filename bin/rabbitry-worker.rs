@@ -7,7 +7,7 @@ use clap::Parser;
 use rabbitry::{
     amqp::{
         reply_to,
-        server::{Server, Settings, StartError, Stopped},
+        server::{Server, Settings, StartError, Stopped, StoreName},
     },
     config::{BrokerArgs, ConfigError, LogArgs, StoreArgs},
     exit,
@@ -40,6 +40,9 @@ struct Args {
     /// Seconds that finishing may take after a signal
     #[arg(long, env = "SHUTDOWN_TIMEOUT", default_value_t = 25, value_name = "SECONDS")]
     shutdown_timeout: u64,
+    /// Consume also beside workers of another store, instead of waiting until they are gone
+    #[arg(long, env = "ALLOW_OTHER_STORES", value_parser = clap::builder::FalseyValueParser::new())]
+    allow_other_stores: bool,
     #[command(flatten)]
     broker: BrokerArgs,
     #[command(flatten)]
@@ -112,8 +115,9 @@ async fn work(args: Args) -> anyhow::Result<Stopped> {
     settings.batch_max = args.batch_max;
     settings.reply_to = args.reply_to;
     settings.shutdown_timeout = Duration::from_secs(args.shutdown_timeout);
-    settings.store = store::describe_from_afar(&database);
-    info!(version = env!("CARGO_PKG_VERSION"), broker = %url, store = settings.store, "worker starts");
+    settings.store = StoreName { name: store::describe_from_afar(&database), id: store.id().to_owned() };
+    settings.allow_other_stores = args.allow_other_stores;
+    info!(version = env!("CARGO_PKG_VERSION"), broker = %url, store = settings.store.name, "worker starts");
     Ok(Server::new(UserService::new(store), url, settings).run(stop).await?)
 }
 

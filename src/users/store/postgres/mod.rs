@@ -55,6 +55,7 @@ pub struct PostgresStore {
     readers: Sessions,
     options: Options,
     purge: JoinHandle<()>,
+    id: String,
 }
 
 impl PostgresStore {
@@ -65,12 +66,12 @@ impl PostgresStore {
     /// program's, or its schema is too new for this program.
     pub async fn open(url: &str, options: Options) -> Result<Self, OpenError> {
         let address = Address::parse(url)?;
-        prepare(&address).await?;
+        let id = prepare(&address).await?;
         let writers = Sessions::new(&address, WRITERS)?;
         let readers = Sessions::new(&address, READERS)?;
         // One session more, as writers must not wait for it.
         let purge = tokio::spawn(purge::run(Sessions::new(&address, 1)?, options.clone()));
-        Ok(Self { writers, readers, options, purge })
+        Ok(Self { writers, readers, options, purge, id })
     }
 
     /// Runs a batch in a task of its own, which goes on if nobody waits for it any more.
@@ -82,8 +83,8 @@ impl PostgresStore {
     }
 }
 
-/// Inspects the server and applies migrations, in a session of its own.
-async fn prepare(address: &Address) -> Result<(), OpenError> {
+/// Inspects the server and applies migrations, in a session of its own; returns the store's id.
+async fn prepare(address: &Address) -> Result<String, OpenError> {
     let place = address.place();
     let connected = timeout(CONNECT_TIMEOUT, address.connect()).await.map_err(|_: Elapsed| {
         OpenError::Unavailable(Unavailable(
@@ -92,7 +93,8 @@ async fn prepare(address: &Address) -> Result<(), OpenError> {
     })?;
     let (mut client, _) = connected.map_err(|error| refused_or_unavailable("connect to", place, &error))?;
     session::inspect(&client, place).await?;
-    migrations::apply(&mut client, place).await
+    migrations::apply(&mut client, place).await?;
+    session::id(&client, address).await
 }
 
 impl Store for PostgresStore {
@@ -100,6 +102,10 @@ impl Store for PostgresStore {
         let reads = batch.iter().all(|request| request.command.access == Access::Read);
         let mode = if reads { Mode::Read } else { Mode::Write };
         Box::pin(self.apply_in(mode, batch))
+    }
+
+    fn id(&self) -> &str {
+        &self.id
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<(), Unavailable>> {

@@ -24,7 +24,12 @@ mod transaction;
 mod write_lock;
 mod writer;
 
-use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 
@@ -47,6 +52,13 @@ pub struct SqliteStore {
     reader: Lane,
     wait: Arc<Wait>,
     patience: Duration,
+    id: String,
+}
+
+/// A file's whole path and its machine.
+pub(super) fn id(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.into());
+    format!("sqlite:{} on {}", path.display(), gethostname::gethostname().to_string_lossy())
 }
 
 impl SqliteStore {
@@ -61,6 +73,7 @@ impl SqliteStore {
     pub async fn open(path: PathBuf, options: Options) -> Result<Self, OpenError> {
         connection::check_library()?;
         let wait = Arc::<Wait>::default();
+        let named = path.clone();
         let (placed, place) = tokio::sync::oneshot::channel();
         let open_writer = {
             let (wait, options) = (Arc::clone(&wait), options.clone());
@@ -74,7 +87,7 @@ impl SqliteStore {
         let (writer, _) = noticing(&wait, PATIENCE, Lane::start("sqlite-writer", open_writer)).await?;
         let place = place.await.map_err(|error| OpenError::Unavailable(Unavailable(error.into())))?;
         let (reader, _) = Lane::start("sqlite-reader", move || Reader::open(place, options)).await?;
-        Ok(Self { writer, reader, wait, patience: PATIENCE })
+        Ok(Self { writer, reader, wait, patience: PATIENCE, id: id(&named) })
     }
 
     async fn write(&self, batch: Arc<[Request<Command>]>) -> Result<Vec<Reply>, Unavailable> {
@@ -89,6 +102,10 @@ impl Store for SqliteStore {
         } else {
             Box::pin(self.write(batch))
         }
+    }
+
+    fn id(&self) -> &str {
+        &self.id
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
