@@ -24,10 +24,9 @@ set -euo pipefail
 WAIT_SECONDS=${WAIT_SECONDS:-60}
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 RABBITRY_HOME=${RABBITRY_HOME:-$HERE/../.rabbitry}
-(umask 022 && mkdir -p "$RABBITRY_HOME") # the programs trust no folder that others may write
+mkdir -p "$RABBITRY_HOME"
 RABBITRY_HOME=$(cd "$RABBITRY_HOME" && pwd -P)
 CHOICE=$RABBITRY_HOME/store.env
-FILE=$RABBITRY_HOME/users.db
 P=$RABBITRY_HOME/postgres
 
 say() { printf '%s\n' "$*"; }
@@ -186,9 +185,7 @@ own_url() { say "postgresql://rabbitry:$(cat "$P/password")@127.0.0.1:$(cat "$P/
 
 make_database() {
 	# With nothing of the caller's PGSSLMODE, PGOPTIONS, PGSERVICE and their like.
-	# The password in a file: arguments are there for every user to see.
-	(umask 077 && say "*:*:*:*:$(cat "$P/password")" >"$P/pgpass")
-	local tool=(env -i PATH="$PATH" LANG=C.UTF-8 PGPASSFILE="$P/pgpass" "$BIN/psql" -XAtq -h 127.0.0.1 -p "$(cat "$P/port")" -U rabbitry -d postgres)
+	local tool=(env -i PATH="$PATH" LANG=C.UTF-8 PGPASSWORD="$(cat "$P/password")" "$BIN/psql" -XAtq -h 127.0.0.1 -p "$(cat "$P/port")" -U rabbitry -d postgres)
 	[ -n "$("${tool[@]}" -c "SELECT 1 FROM pg_database WHERE datname = 'rabbitry'")" ] || "${tool[@]}" -c "CREATE DATABASE rabbitry"
 }
 
@@ -200,21 +197,11 @@ lock_home() { # one `up` or `down` of this home at a time
 }
 
 choose() { # URL; complete or not at all, and nobody else's to read
-	if [ ! -f "$CHOICE" ] && [ -f "$FILE" ]; then
-		tell_of_other_store "\"sqlite:$FILE\"" "\"\$($HERE/postgres.sh url)\""
-	fi
 	(umask 077 && say "DATABASE_URL=$1" >"$CHOICE.$$")
 	mv -f "$CHOICE.$$" "$CHOICE"
 }
-# Nobody's users follow by themselves.
-tell_of_other_store() { # COPY_FROM, COPY_TO
-	say "store: what users there are stay in the other store; before the first worker starts,"
-	say "  COPY_FROM=$1 COPY_TO=$2 rabbitry store copy"
-	say "  takes them along"
-}
 chosen() { [ ! -f "$CHOICE" ] || sed -n 's/^DATABASE_URL=//p' "$CHOICE"; }
-# A password may hold anything, and no part of it is printed.
-without_password() { sed -E 's#://.*@#://***@#'; }
+without_password() { sed -E 's#(://[^:@/]*):[^@/]*@#\1:***@#'; }
 
 describe() {
 	say "postgres: ready (pid $(server_pid))"
@@ -285,11 +272,7 @@ url() {
 	chosen
 }
 
-forget() {
-	[ -f "$CHOICE" ] || return 0
-	tell_of_other_store "'$(chosen | without_password)'" "\"sqlite:$FILE\""
-	rm -f "$CHOICE"
-}
+forget() { rm -f "$CHOICE"; }
 
 delete() {
 	[ -d "$P" ] || return 0

@@ -1,8 +1,5 @@
 //! The worker: takes users commands from RabbitMQ, runs them on the store, and replies.
 
-// They panic where nothing can be written; see `telemetry::report` and `cli::output`.
-#![warn(clippy::print_stdout, clippy::print_stderr)]
-
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
@@ -15,11 +12,11 @@ use rabbitry::{
     config::{BrokerArgs, ConfigError, LogArgs, StoreArgs},
     exit,
     limits::BATCH_MAX,
-    service::Spec,
+    service::CommandSpec,
     shutdown, stack,
     store::{self, OpenError},
     telemetry,
-    users::{Users, commands::COMMANDS},
+    users::{UserService, commands::COMMANDS},
 };
 use tracing::{error, info, warn};
 
@@ -41,9 +38,6 @@ struct Args {
     /// Seconds that finishing may take after a signal
     #[arg(long, env = "SHUTDOWN_TIMEOUT", default_value_t = 25, value_name = "SECONDS")]
     shutdown_timeout: u64,
-    /// Consume also beside workers of another store, instead of waiting until they are gone
-    #[arg(long, env = "ALLOW_OTHER_STORES", value_parser = clap::builder::FalseyValueParser::new())]
-    allow_other_stores: bool,
     #[command(flatten)]
     broker: BrokerArgs,
     #[command(flatten)]
@@ -64,25 +58,19 @@ fn main() -> ExitCode {
 
 fn program() -> ExitCode {
     let args = Args::parse();
-    if let Err(error) = telemetry::init(&args.logs) {
-        telemetry::report(format_args!("rabbitry-worker: {error}"));
-        return exit::CONFIG.into();
-    }
-    match run(args) {
+    match telemetry::init(&args.logs).map_err(anyhow::Error::from).and_then(|()| run(args)) {
         Ok(Stopped::Finished) => ExitCode::SUCCESS,
         Ok(Stopped::Unfinished) => exit::TRY_AGAIN.into(),
         Err(failure) => {
-            error!("the worker did not start: {failure:#}");
+            error!("{failure:#}");
+            eprintln!("rabbitry-worker: {failure:#}");
             exit_code(&failure).into()
         }
     }
 }
 
 fn exit_code(failure: &anyhow::Error) -> u8 {
-    if let Some(error) = failure.downcast_ref::<ConfigError>() {
-        return error.exit;
-    }
-    if let Some(OpenError::Refused(_)) = failure.downcast_ref() {
+    if failure.is::<ConfigError>() || matches!(failure.downcast_ref(), Some(OpenError::Refused(_))) {
         return exit::CONFIG;
     }
     match failure.downcast_ref() {
@@ -123,12 +111,11 @@ async fn work(args: Args) -> anyhow::Result<Stopped> {
     settings.reply_to = args.reply_to;
     settings.shutdown_timeout = Duration::from_secs(args.shutdown_timeout);
     settings.store = store::describe_from_afar(&database);
-    settings.allow_other_stores = args.allow_other_stores;
     info!(version = env!("CARGO_PKG_VERSION"), broker = %url, store = settings.store, "worker starts");
-    Ok(Server::<Users>::new(store, url, settings).run(stop).await?)
+    Ok(Server::new(UserService::new(store), url, settings).run(stop).await?)
 }
 
 /// All of them, unless some are named.
-fn serves(named: &[String], command: &Spec) -> bool {
+fn serves(named: &[String], command: &CommandSpec) -> bool {
     named.is_empty() || named.iter().any(|name| name == command.name)
 }

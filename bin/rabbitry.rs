@@ -1,8 +1,5 @@
 //! The CLI producer and the operator's tools.
 
-// They panic where nothing can be written; see `telemetry::report` and `cli::output`.
-#![warn(clippy::print_stdout, clippy::print_stderr)]
-
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -16,19 +13,16 @@ fn main() -> ExitCode {
 }
 
 fn program() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => return cli::end_before_it_began(&error),
-    };
+    let cli = Cli::parse();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&Failure::new(exit::INTERNAL, error.to_string())),
+        Err(error) => return fail(&Failure { code: exit::INTERNAL, message: error.to_string() }),
     };
     let tells = cli.tells_of_interruption();
     let result = runtime.block_on(async {
         tokio::select! {
             result = cli::run(cli) => result,
-            _ = tokio::signal::ctrl_c(), if !tells => Err(Failure::new(exit::INTERRUPTED, "interrupted")),
+            _ = tokio::signal::ctrl_c(), if !tells => Err(Failure { code: exit::INTERRUPTED, message: "interrupted".into() }),
         }
     });
     // A read of standard input cannot be interrupted, and must not hold up the end.
@@ -40,6 +34,8 @@ fn program() -> ExitCode {
 }
 
 fn fail(failure: &Failure) -> ExitCode {
-    cli::report_failure(failure);
+    if !failure.message.is_empty() {
+        eprintln!("rabbitry: {}", failure.message);
+    }
     failure.code.into()
 }

@@ -22,12 +22,12 @@
 # that has neither RabbitMQ nor Docker.
 set -euo pipefail
 
-IMAGE=rabbitmq:4.3.6-management
+IMAGE=rabbitmq:4.0.9-management
 WAIT_SECONDS=${WAIT_SECONDS:-60}
 STOP_SECONDS=30
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 RABBITRY_HOME=${RABBITRY_HOME:-$HERE/../.rabbitry}
-(umask 022 && mkdir -p "$RABBITRY_HOME") # the programs trust no folder that others may write
+mkdir -p "$RABBITRY_HOME"
 RABBITRY_HOME=$(cd "$RABBITRY_HOME" && pwd -P)
 STATE=$RABBITRY_HOME/state.env
 B=$RABBITRY_HOME/broker
@@ -337,9 +337,8 @@ write_state() { # lines; complete or not at all, and nobody else's to read
 external_answers() { # URL
 	local rest=${1#*://} port=5672
 	[[ $1 != amqps:* ]] || port=5671
-	# A password may hold anything, and no part of it is printed.
-	rest=${rest##*@}
 	rest=${rest%%[/?]*}
+	rest=${rest##*@}
 	if [[ $rest =~ ^(.*):([0-9]+)$ ]]; then rest=${BASH_REMATCH[1]} port=${BASH_REMATCH[2]}; fi
 	rest=${rest//[\[\]]/}
 	answers "${rest:-localhost}" "$port" || { say "broker: nothing answers on ${rest:-localhost}:$port, where AMQP_URL points" >&2 && return 1; }
@@ -356,7 +355,7 @@ describe() {
 	kind=$(state BROKER_KIND)
 	say "broker: ready ($kind$(state BROKER_PID | sed 's/^./, pid &/'))"
 	if [ "$kind" = external ]; then
-		printf '  AMQP        %s\n  management  %s\n' "$(state AMQP_URL)" "$(state AMQP_MANAGEMENT_URL)" | sed -E 's#://.*@#://***@#'
+		printf '  AMQP        %s\n  management  %s\n' "$(state AMQP_URL)" "$(state AMQP_MANAGEMENT_URL)" | sed -E 's#(://[^:@/]*):[^@/]*@#\1:***@#'
 		return
 	fi
 	say "  AMQP        $(state AMQP_URL)"
@@ -423,14 +422,13 @@ up() {
 		wait_for still_running || die "the broker runs but does not answer. Look at $LOG, or run \`down\` and \`up\`."
 	fi
 	[ -f "$STATE" ] || check_topology
-	local was_running=$kind
 	kind=$(running)
 	write_state \
 		"AMQP_URL=amqp://guest:guest@127.0.0.1:$P_AMQP/%2f" "AMQP_MANAGEMENT_URL=http://guest:guest@127.0.0.1:$P_MANAGEMENT" \
 		"BROKER_KIND=$kind" "BROKER_PID=$(node_pid)" "BROKER_PROMETHEUS_PORT=$P_PROMETHEUS" \
 		"BROKER_NODE=$([ "$kind" = docker ] || cat "$B/node-name")" "BROKER_EPMD_PORT=$P_EPMD"
 	STARTED=
-	if [ -n "$was_running" ]; then say "broker: ready ($kind), it ran already"; else describe; fi
+	describe
 	if [[ "$(http GET /api/health/checks/alarms || true)" == "HTTP/1.1 503 "* ]]; then
 		say "broker: WARNING: it lacks disk space (less than 1 GB is free) or memory, and accepts no messages until there is more" >&2
 	fi

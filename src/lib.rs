@@ -19,9 +19,6 @@
 //! * how commands are cut into batches is invisible ([`service::batch`]);
 //! * everything has a limit, and all of them stand in [`limits`].
 
-// They panic where nothing can be written; see `telemetry::report` and `cli::output`.
-#![warn(clippy::print_stdout, clippy::print_stderr)]
-
 pub mod amqp;
 pub mod backoff;
 pub mod cli;
@@ -38,13 +35,3 @@ pub mod stack;
 pub mod store;
 pub mod telemetry;
 pub mod users;
-
-// The macros name them.
-#[doc(hidden)]
-pub use {clap, regex, schemars};
-
-pub use service::{
-    Code, Command, Problem, Service, Spec,
-    entity::{Entity, Field, Table},
-    rows::{Needs, Rows},
-};

@@ -16,7 +16,7 @@ pub const USERNAME_MAX: usize = 64;
 /// Longest e-mail address, in bytes (RFC 5321, 4.5.3.1.3, less the angle brackets).
 pub const EMAIL_MAX: usize = 254;
 /// Largest balance: the largest integer that every JSON reader takes without loss (RFC 8259, 6).
-pub const POINTS_MAX: i64 = (1 << 53) - 1;
+pub const POINTS_MAX: u64 = (1 << 53) - 1;
 /// Most users in one page of `list`.
 pub const LIST_LIMIT_MAX: u16 = 1000;
 /// Users in one page of `list` when the command does not say.
@@ -44,10 +44,6 @@ pub const IMPORT_TIMEOUT: Duration = Duration::from_secs(300);
 pub const IMPORT_CHUNK_ROWS: usize = 500;
 /// Messages of an import that are under way at a time, unless it is told.
 pub const IMPORT_IN_FLIGHT: usize = 16;
-/// How far ahead of a worker's clock the moment may lie at which an id was made (of a `UUIDv7`, which tells it).
-pub const ID_AHEAD_MAX: Duration = Duration::from_secs(10 * 60);
-/// Difference between a worker's clock and the store's from which on it is warned of.
-pub const CLOCKS_APART: Duration = Duration::from_secs(5 * 60);
 /// Time to reach and open a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections of a publisher's pool.
@@ -61,29 +57,15 @@ pub const RESEND_AFTER: Duration = Duration::from_secs(5);
 pub const RESEND_AFTER_MAX: Duration = Duration::from_secs(60);
 /// Seconds between heartbeats, unless the broker's URL says otherwise: a dead peer is noticed after two of them.
 pub const HEARTBEAT_SECONDS: u16 = 10;
-/// How long a connection has to outlive the first direct reply to a node, for the node to be known.
-pub const DIRECT_TRIAL: Duration = Duration::from_millis(100);
-/// How long a node gets no direct replies after one of them has closed the connection; doubled each time.
-pub const DIRECT_BLOCK: Duration = Duration::from_secs(1);
-/// The longest that a node gets no direct replies.
-pub const DIRECT_BLOCK_MAX: Duration = Duration::from_secs(10 * 60);
-/// Nodes of direct replies that a worker keeps in mind.
-pub const DIRECT_NODES_MAX: usize = 256;
 /// How long acknowledgements wait for the replies before them to be written.
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a dead letter may take to be confirmed before the broker is left to move the message.
 pub const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the broker may take to let a queue be consumed, before its neighbours go on without it.
 pub const CONSUME_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a worker may take to open the channels and consumers of a session, before it ends it and opens another. Longer
-/// than [`CONSUME_TIMEOUT`], which names the queue.
-pub const SESSION_OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Stack of each thread, in bytes, of which memory is taken only for what is used: headers are read by recursion, and
 /// the deepest that fit into a frame of 131,072 bytes have some 26,000 levels. (Tried: half of it is enough.)
 pub const STACK_BYTES: usize = 64 * 1024 * 1024;
-/// How long no worker of another store may be there before a worker that waited for them begins: longer than the pauses
-/// between their attempts to connect.
-pub const OTHER_STORE_GRACE: Duration = Duration::from_secs(10);
 /// How long closing a channel or a connection may take before it is dropped.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a batch is kept for a store that does not answer. Three times as long lies below the broker's consumer

@@ -8,7 +8,6 @@ pub mod client;
 pub mod connection;
 pub mod dead_letter;
 pub mod dead_letter_queue;
-mod direct;
 pub mod envelope;
 pub mod replies;
 pub mod reply_to;
@@ -29,11 +28,6 @@ pub fn queue(service: &str, command: &str) -> String {
 /// The name of a service's dead-letter exchange and queue.
 pub fn dead_letters(service: &str) -> String {
     format!("{service}.dead")
-}
-
-/// The name of the exchange by which a service's workers agree on one store, and the beginning of the queues bound to it.
-pub fn store(service: &str) -> String {
-    format!("{service}.store")
 }
 
 /// A short string of text that is known to be short enough; longer text is cut, as lapin would panic.

@@ -1,8 +1,9 @@
 //! `rabbitry export`: all users, page by page, to a file.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
     io::{self, BufWriter, IsTerminal, Write, stdout},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -15,7 +16,6 @@ use tempfile::NamedTempFile;
 use super::{
     Failure, Producer,
     files::{FileFormat, is_standard},
-    output::note,
     send::warn_if_nobody_consumes,
 };
 use crate::{amqp::client::Command, exit, limits::LIST_LIMIT_MAX};
@@ -77,7 +77,7 @@ pub(super) async fn run(producer: Producer, args: ExportArgs) -> Result<(), Fail
     writer.finish().map_err(|error| unwritable(&args.file, &error))?;
     producer.client.close().await;
     if !is_standard(&args.file) {
-        note(&format!("{} users are in {}", HumanCount(bar.position()), args.file.display()));
+        eprintln!("rabbitry: {} users are in {}", HumanCount(bar.position()), args.file.display());
     }
     Ok(())
 }
@@ -146,8 +146,11 @@ impl Output {
         // A link stays, and what it leads to is replaced.
         let path = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // Nobody else may read it, as it holds addresses.
-        let unnamed = tempfile::Builder::new().prefix(".rabbitry-export-").tempfile_in(folder)?;
+        // The permissions of any new file: those that the umask leaves.
+        let unnamed = tempfile::Builder::new()
+            .prefix(".rabbitry-export-")
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(folder)?;
         Ok(Self::File { unnamed, path })
     }
 

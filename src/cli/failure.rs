@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
 use crate::{
     amqp::{
         client::{CallError, Command, ProblemAnswer},
@@ -22,14 +20,11 @@ pub struct Failure {
     pub code: u8,
     /// What happened and what to do.
     pub message: String,
-    /// The problem that was answered, as it was answered.
-    pub problem: Option<Value>,
 }
 
 impl Failure {
-    /// A failure of which nothing more is known.
-    pub fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), problem: None }
+    pub(super) fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
     }
 
     /// A command that was answered with a problem.
@@ -47,17 +42,17 @@ impl Failure {
     pub(super) fn of_call(error: &CallError, command: Option<&Command>) -> Self {
         let exit = match error {
             CallError::Connect(error) => return Arc::clone(error).into(),
-            CallError::TooLarge(_) => exit::REFUSED,
+            CallError::TooLarge { .. } => exit::REFUSED,
             CallError::Unroutable(_) => exit::UNAVAILABLE,
             CallError::NotPermitted(_) => exit::NOT_PERMITTED,
             CallError::Refused(_) | CallError::Timeout { .. } => exit::TRY_AGAIN,
         };
         let advice = match error {
             CallError::Timeout { .. } => command.map_or_else(String::new, advice_on_silence),
-            CallError::TooLarge(command) if command == "create" => {
+            CallError::TooLarge { command, .. } if command == "create" => {
                 "; `rabbitry import` sends many users in messages that fit".to_owned()
             }
-            CallError::TooLarge(_) => "; send it in parts".to_owned(),
+            CallError::TooLarge { .. } => "; send it in parts".to_owned(),
             _ => String::new(),
         };
         Self::new(exit, format!("{error}{advice}"))
@@ -85,7 +80,7 @@ fn advice(code: &str) -> &'static str {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self::new(error.exit, error.message)
+        Self::new(exit::CONFIG, error.0)
     }
 }
 

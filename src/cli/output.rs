@@ -1,19 +1,13 @@
 //! Results: tables for people, JSON for programs.
 
-use std::{
-    io::{IsTerminal, Write, stdout},
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::io::{IsTerminal, Write, stdout};
 
 use comfy_table::{CellAlignment, Table, presets};
-use rustix::termios::tcgetwinsize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Failure;
 use crate::{
     exit,
-    telemetry::report,
     users::{commands::list::Page, user::User},
 };
 
@@ -28,50 +22,8 @@ pub(super) enum Format {
 
 impl Format {
     pub(super) fn choose(json: bool) -> Self {
-        IS_JSON.store(json, Ordering::Relaxed);
         if json || !stdout().is_terminal() { Self::Json } else { Self::Table }
     }
-}
-
-/// Whether `--json` is given. Standard error then is for programs too: one line of JSON if the program fails, and else
-/// nothing but what `--verbose` asks for. Output that is merely piped may still be watched by a person.
-static IS_JSON: AtomicBool = AtomicBool::new(false);
-
-/// Tells a person something beside the result.
-pub(super) fn note(text: &str) {
-    if !IS_JSON.load(Ordering::Relaxed) {
-        report(format_args!("rabbitry: {text}"));
-    }
-}
-
-/// Tells what `--verbose` asks for beside the result.
-pub(super) fn asked_for(what: &str, text: &str) {
-    if IS_JSON.load(Ordering::Relaxed) {
-        report(json!({what: text}));
-    } else {
-        report(format_args!("{what}: {text}"));
-    }
-}
-
-/// Reports why the program did not do what it was asked for: a sentence for people, one line of JSON for programs.
-pub fn report_failure(failure: &Failure) {
-    if failure.message.is_empty() {
-        return;
-    }
-    if !IS_JSON.load(Ordering::Relaxed) {
-        return report(format_args!("rabbitry: {}", failure.message));
-    }
-    let mut object = json!({"error": failure.message, "exit": failure.code});
-    if let Some(problem) = &failure.problem {
-        object["problem"] = problem.clone();
-    }
-    report(object);
-}
-
-/// A time in seconds, with no more of them than a person wants to read.
-pub(super) fn for_people(time: Duration) -> String {
-    let tenths = (time.as_secs_f64() * 10.0).round() / 10.0;
-    format!("{tenths} s")
 }
 
 /// Prints a successful answer: a user, a page, or an array of results.
@@ -83,7 +35,7 @@ pub(super) fn print_answer(format: Format, body: &[u8]) -> Result<(), Failure> {
         if let Ok(page) = serde_json::from_slice::<Page>(body) {
             print_table(&users_table(&page.users))?;
             if let Some(next) = page.next {
-                note(&format!("there are more: rabbitry list --after {next}"));
+                eprintln!("there are more: rabbitry list --after {next}");
             }
             return Ok(());
         }
@@ -114,30 +66,9 @@ fn users_table(users: &[User]) -> Table {
     table
 }
 
-/// Prints a table.
+/// Prints a table without the padding at the ends of its lines.
 pub(super) fn print_table(table: &Table) -> Result<(), Failure> {
-    print(&lines_of(table))
-}
-
-/// A table without the padding at the ends of its lines; on a terminal no line is longer than that is wide, as a table whose
-/// lines are broken cannot be read. So what is cut off stands last.
-pub(super) fn lines_of(table: &Table) -> String {
-    let width = tcgetwinsize(stdout()).ok().map(|size| usize::from(size.ws_col)).filter(|width| *width > 0);
-    let lines: Vec<_> = table.lines().map(|line| cut_to(line.trim_end(), width)).collect();
-    lines.join("\n")
-}
-
-fn cut_to(line: &str, width: Option<usize>) -> String {
-    match width {
-        Some(width) if line.chars().count() > width => line.chars().take(width - 1).chain(['…']).collect(),
-        _ => line.to_owned(),
-    }
-}
-
-/// `1 command`, `2 commands`.
-pub(super) fn counted(count: impl Into<u64>, what: &str) -> String {
-    let count = count.into();
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+    table.lines().try_for_each(|line| print(line.trim_end()))
 }
 
 /// An empty table in the style of this program.

@@ -1,20 +1,15 @@
 //! Sending commands: one, or one a line from standard input.
 
-use std::{
-    future::pending,
-    io::{BufReader, stdin},
-    num::NonZeroUsize,
-};
+use std::{future::pending, io, num::NonZeroUsize};
 
 use clap::{Args, Subcommand};
 use futures::{StreamExt, stream};
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin, stdin};
 
 use super::{
     Failure, Producer,
-    lines::Lines,
-    output::{Format, asked_for, for_people, note, print, print_answer},
+    output::{Format, print, print_answer},
 };
 use crate::{
     amqp::{
@@ -22,7 +17,7 @@ use crate::{
         queue,
     },
     exit,
-    limits::{ARRAY_BYTES_MAX, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, SHORT_STRING_MAX},
+    limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, SHORT_STRING_MAX},
     users::{SERVICE, commands::COMMANDS},
 };
 
@@ -127,7 +122,7 @@ impl UserCommand {
                 ("list", payload, sending)
             }
         };
-        (message(name, payload.to_string().into(), &sending), sending)
+        (message(name, payload.to_string(), &sending), sending)
     }
 }
 
@@ -147,15 +142,15 @@ pub(super) struct SendArgs {
     sending: Sending,
 }
 
-fn message(name: &str, body: Vec<u8>, sending: &Sending) -> Command {
+fn message(name: &str, body: String, sending: &Sending) -> Command {
     let message_id = sending.message_id.clone().unwrap_or_else(new_id);
-    Command { name: name.to_owned(), body, message_id }
+    Command { name: name.to_owned(), body: body.into_bytes(), message_id }
 }
 
 /// Sends what `rabbitry send` was given.
 pub(super) async fn run(producer: Producer, args: SendArgs, format: Format) -> Result<(), Failure> {
     if args.payload != "-" {
-        let command = message(&args.command, args.payload.clone().into(), &args.sending);
+        let command = message(&args.command, args.payload.clone(), &args.sending);
         return run_one(producer, (command, args.sending), format).await;
     }
     if args.sending.message_id.is_some() {
@@ -171,7 +166,7 @@ pub(super) async fn run_one(
     format: Format,
 ) -> Result<(), Failure> {
     if sending.verbose {
-        asked_for("message_id", &command.message_id);
+        eprintln!("message_id {}", command.message_id);
     }
     let result = if sending.no_wait {
         producer.client.send(&command, producer.timeout).await.map(|()| None)
@@ -187,17 +182,20 @@ pub(super) async fn run_one(
         return print(&json!({"message_id": command.message_id, "confirmed": true}).to_string());
     };
     if sending.verbose && answer.replayed {
-        asked_for("replayed", "this reply was given before and is repeated");
+        eprintln!("this reply was given before and is repeated");
     }
     match answer.problem() {
         None => print_answer(format, &answer.body),
-        Some(problem) => Err(refusal(&answer, &problem)),
+        Some(problem) => Err(refusal(&answer, &problem, format)),
     }
 }
 
-fn refusal(answer: &Answer, problem: &ProblemAnswer) -> Failure {
-    let failure = Failure::of_problem(answer.status, problem);
-    Failure { problem: serde_json::from_slice(&answer.body).ok(), ..failure }
+fn refusal(answer: &Answer, problem: &ProblemAnswer, format: Format) -> Failure {
+    let mut failure = Failure::of_problem(answer.status, problem);
+    if format == Format::Json {
+        failure.message = format!("{}\n{}", failure.message, String::from_utf8_lossy(&answer.body));
+    }
+    failure
 }
 
 /// Says at once why it may take long; ends only with an error that no waiting can mend.
@@ -214,11 +212,11 @@ async fn tell_if_nobody_consumes(producer: &Producer, command: &str) -> CallErro
 /// What no waiting can mend.
 pub(super) async fn warn_if_nobody_consumes(producer: &Producer, command: &str) -> Result<(), CallError> {
     if producer.client.consumers(command).await? == Some(0) {
-        note(&format!(
-            "no worker is consuming {}; waiting {} for one (`make worker` starts one)",
+        eprintln!(
+            "rabbitry: no worker is consuming {}; waiting {} s for one (`make worker` starts one)",
             queue(SERVICE, command),
-            for_people(producer.timeout)
-        ));
+            producer.timeout.as_secs_f64()
+        );
     }
     Ok(())
 }
@@ -229,8 +227,8 @@ async fn run_lines(producer: Producer, args: SendArgs) -> Result<(), Failure> {
         let checked = warn_if_nobody_consumes(&producer, &args.command).await;
         checked.map_err(|error| Failure::of_call(&error, None))?;
     }
-    let lines = read_lines(args.command.clone());
-    let answers = stream::unfold(lines, async |mut lines| Some((lines.recv().await?, lines)))
+    let lines = stream::unfold(Some(BufReader::new(stdin()).lines()), next_line);
+    let answers = lines
         .map(|line| async {
             let command = message(&args.command, line?, &args.sending);
             if args.sending.no_wait {
@@ -261,39 +259,26 @@ async fn run_lines(producer: Producer, args: SendArgs) -> Result<(), Failure> {
     }
     match last_failure {
         Some(failure) => Err(failure),
-        None if refused > 0 => Err(Failure::new(
-            exit::REFUSED,
-            format!(
-                "{} refused",
-                if refused == 1 { "1 command was".to_owned() } else { format!("{refused} commands were") }
-            ),
-        )),
+        None if refused > 0 => Err(Failure::new(exit::REFUSED, format!("{refused} commands were refused"))),
         None => Ok(()),
     }
 }
 
-/// Reads standard input on a thread of its own. What is too long is not kept; what is no JSON, or no text at all, is told
-/// by the worker, as to every producer.
-fn read_lines(command: String) -> mpsc::Receiver<Result<Vec<u8>, Failure>> {
-    let (sender, receiver) = mpsc::channel(1);
-    tokio::task::spawn_blocking(move || {
-        let mut lines = Lines::new(BufReader::new(stdin()), ARRAY_BYTES_MAX);
-        loop {
-            let (line, is_last) = match lines.next() {
-                Ok(None) => return,
-                Ok(Some(line)) if line.text.len() > ARRAY_BYTES_MAX => {
-                    (Err(Failure::of_call(&CallError::TooLarge(command.clone()), None)), false)
-                }
-                Ok(Some(line)) => (Ok(line.text.to_vec()), false),
-                Err(error) => {
-                    (Err(Failure::new(exit::USAGE, format!("cannot read standard input: {error}"))), true)
-                }
-            };
-            // Nobody listens any more when the program ends early.
-            if sender.blocking_send(line).is_err() || is_last {
-                return;
+type Input = Lines<BufReader<Stdin>>;
+
+async fn next_line(input: Option<Input>) -> Option<(Result<String, Failure>, Option<Input>)> {
+    let mut lines = input?;
+    loop {
+        match lines.next_line().await {
+            Ok(None) => return None,
+            Ok(Some(line)) if line.trim().is_empty() => {}
+            Ok(Some(line)) => return Some((Ok(line), Some(lines))),
+            Err(error) => {
+                let failure = Failure::new(exit::USAGE, format!("cannot read standard input: {error}"));
+                // A line that is not text is one line; any other error would come again for ever.
+                let is_about_a_line = error.kind() == io::ErrorKind::InvalidData;
+                return Some((Err(failure), is_about_a_line.then_some(lines)));
             }
         }
-    });
-    receiver
+    }
 }

@@ -11,12 +11,11 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     Failure,
-    output::{Format, counted, lines_of, print, printable, table},
+    output::{Format, print, printable, table},
     seconds,
 };
 use crate::{
     config::{BrokerArgs, ManagementArgs},
-    exit,
     management::{
         Management,
         status::{self, Status, Worker},
@@ -51,12 +50,8 @@ pub(super) async fn run(broker: &BrokerArgs, args: StatusArgs, format: Format) -
     let commands: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
     let read = async || status::read(&management, &vhost, SERVICE, &commands).await;
     // The first time an error is the answer; later it is a state of the broker like others.
-    let status = read().await?;
-    let first = shown(&status, format);
-    let Some(period) = args.watch else {
-        print(&first)?;
-        return fail_on(&status.alarms());
-    };
+    let first = shown(&read().await?, format);
+    let Some(period) = args.watch else { return print(&first) };
     let in_place = stdout().is_terminal() && format == Format::Table;
     print(&format!("{}{first}", if in_place { CLEAR } else { "" }))?;
     let mut ticks = interval(period);
@@ -75,10 +70,6 @@ pub(super) async fn run(broker: &BrokerArgs, args: StatusArgs, format: Format) -
     }
 }
 
-fn fail_on(alarms: &[String]) -> Result<(), Failure> {
-    if alarms.is_empty() { Ok(()) } else { Err(Failure::new(exit::REFUSED, alarms.join("\n"))) }
-}
-
 fn shown(status: &Status, format: Format) -> String {
     match format {
         Format::Json => String::from_utf8_lossy(&to_json(status)).into_owned(),
@@ -90,28 +81,29 @@ fn for_people(status: &Status) -> String {
     let broker = &status.broker;
     let node = broker.node.as_deref().map_or_else(String::new, |node| format!(" at {node}"));
     let mut text = format!("RabbitMQ {}{node}, virtual host {:?}\n", broker.version, status.vhost);
-    if broker.alarms.is_none() {
-        text.push_str("alarms of the broker: this login may not see them (it takes the tag monitoring)\n");
-    }
-    for alarm in status.alarms() {
-        text.push_str(&format!("ALARM: {alarm}\n"));
+    match broker.alarms.as_deref() {
+        None => text.push_str("alarms: this login may not see them (it takes the tag monitoring)\n"),
+        Some(alarms) => alarms.iter().for_each(|alarm| text.push_str(&format!("ALARM: {alarm}\n"))),
     }
     if status.blocked_publishers > 0 {
-        let blocked =
-            counted(u64::try_from(status.blocked_publishers).unwrap_or(u64::MAX), "blocked publisher");
-        text.push_str(&format!("{blocked}\n"));
+        text.push_str(&format!("{} publishing connections are blocked\n", status.blocked_publishers));
     }
-    text.push_str(&format!("\n{}\n\n", lines_of(&queues_table(status))));
+    text.push_str(&format!("\n{}\n\n", queues_table(status)));
     if status.queues.iter().any(|queue| queue.missing) {
         text.push_str("queues are missing: `rabbitry topology apply` creates them\n");
     }
     match status.dead_letters {
         Some(0) => text.push_str("no dead letters\n"),
         Some(count) => {
-            let letters = counted(count, "dead letter");
-            text.push_str(&format!("{letters}: `rabbitry dead-letters list` shows them\n"))
+            text.push_str(&format!("{count} dead letters: `rabbitry dead-letters list` shows them\n"))
         }
         None => {}
+    }
+    if status.stores_differ() {
+        text.push_str(
+            "ALARM: the workers have different stores, and each command meets the one of whichever worker takes it; \
+             stop those that are wrong\n",
+        );
     }
     text.push_str(&workers_for_people(&status.workers));
     text
@@ -151,5 +143,5 @@ fn workers_for_people(workers: &[Worker]) -> String {
         let store = worker.store.as_deref().unwrap_or("-");
         table.add_row([printable(&worker.process), printable(store), printable(&connections)]);
     }
-    lines_of(&table)
+    table.to_string()
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     Failure,
-    output::{Format, print, print_table, table},
+    output::{Format, print, table},
 };
 use crate::{
     config::{BrokerArgs, ConfigError, ManagementArgs},
@@ -16,7 +16,6 @@ use crate::{
         Management, ManagementError,
         topology::{self, Applied, Definitions, Object},
     },
-    users::{SERVICE, commands::COMMANDS},
 };
 
 /// What to do with the topology.
@@ -30,17 +29,8 @@ pub(super) struct TopologyArgs {
     #[arg(long, global = true, value_name = "FILE")]
     file: Option<PathBuf>,
     /// The virtual host [default: the one of the broker's URL]
-    #[arg(long, global = true, value_parser = vhost)]
+    #[arg(long, global = true)]
     vhost: Option<String>,
-}
-
-/// An empty one comes of a variable that is not set.
-fn vhost(text: &str) -> Result<String, String> {
-    match text {
-        "" | "." | ".." => Err("the management API can be asked for no such virtual host".to_owned()),
-        _ if text.contains(char::is_control) => Err("it holds a control character".to_owned()),
-        _ => Ok(text.to_owned()),
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
@@ -49,23 +39,18 @@ enum Action {
     Apply,
     /// Read everything back and change nothing
     Check,
-    /// Print the definitions, as a broker loads them at its start
-    Show,
 }
 
 /// Runs `rabbitry topology`.
 pub(super) async fn run(broker: &BrokerArgs, args: TopologyArgs, format: Format) -> Result<(), Failure> {
-    let wanted = definitions(args.file.as_ref())?;
-    if args.action == Action::Show {
-        return print(wanted.to_file().trim_end());
-    }
     let vhost = match &args.vhost {
         Some(vhost) => vhost.clone(),
         None => broker.broker()?.vhost().to_owned(),
     };
     let management = Management::new(&args.management.management(broker)?)?;
+    let wanted = definitions(args.file.as_ref())?;
     let applied = match args.action {
-        Action::Show | Action::Apply => topology::apply(&management, &vhost, &wanted).await?,
+        Action::Apply => topology::apply(&management, &vhost, &wanted).await?,
         Action::Check => {
             let after = topology::check(&management, &vhost, &wanted).await?;
             Applied { before: after.clone(), after }
@@ -85,9 +70,8 @@ pub(super) async fn run(broker: &BrokerArgs, args: TopologyArgs, format: Format)
 }
 
 fn definitions(file: Option<&PathBuf>) -> Result<Definitions, ConfigError> {
-    let Some(file) = file else { return Ok(Definitions::of(&[(SERVICE, COMMANDS)])) };
-    let in_file =
-        |error: &dyn std::fmt::Display| ConfigError::new(format!("--file {}: {error}", file.display()));
+    let Some(file) = file else { return Definitions::own() };
+    let in_file = |error: &dyn std::fmt::Display| ConfigError(format!("--file {}: {error}", file.display()));
     let text = fs::read_to_string(file).map_err(|error| in_file(&error))?;
     Definitions::parse(&text).map_err(|error| in_file(&error))
 }
@@ -120,13 +104,13 @@ fn report(applied: &Applied, vhost: &str, format: Format) -> Result<(), Failure>
         });
         return print(&json!({"vhost": vhost, "objects": objects.collect::<Vec<_>>()}).to_string());
     }
-    let mut table = table(&["KIND", "STATE", "NAME", ""]);
+    let mut table = table(&["KIND", "NAME", "", "STATE"]);
     for (object, state) in &rows {
-        table.add_row([object.kind, state, object.name.as_str(), object.description.as_str()]);
+        table.add_row([object.kind, object.name.as_str(), object.description.as_str(), state]);
     }
-    print_table(&table)?;
+    print(&table.to_string())?;
     if rows.iter().all(|(_, state)| *state == "was there") {
-        print(&format!("everything on virtual host {vhost:?} is as it is wanted"))?;
+        print(&format!("everything on virtual host {vhost:?} is as it is wanted; nothing was changed"))?;
     }
     Ok(())
 }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    Code, Payload, Problem, Reply, Request, Service,
+    Code, Payload, Problem, Reply, Request,
+    command::Commands,
     inbox::{Inbox, StoredReply, check_age},
     rows::Rows,
     to_json,
@@ -19,9 +20,9 @@ use crate::{
 /// Runs requests one after another. Nothing is durable before the store saves `rows` and `inbox` and commits.
 ///
 /// `now` is the worker's clock in milliseconds since the Unix epoch, read inside the transaction.
-pub fn run<S: Service>(
-    requests: &[Request<S>],
-    rows: &mut Rows<S::Entity>,
+pub fn run<C: Commands>(
+    requests: &[Request<C>],
+    rows: &mut Rows<C::Entity>,
     inbox: &mut Inbox,
     now: i64,
     retention: Duration,
@@ -30,9 +31,9 @@ pub fn run<S: Service>(
     requests.iter().map(|request| run_one(request, rows, inbox, now, retention)).collect()
 }
 
-fn run_one<S: Service>(
-    request: &Request<S>,
-    rows: &mut Rows<S::Entity>,
+fn run_one<C: Commands>(
+    request: &Request<C>,
+    rows: &mut Rows<C::Entity>,
     inbox: &mut Inbox,
     now: i64,
     retention: Duration,
@@ -73,7 +74,7 @@ fn run_one<S: Service>(
 }
 
 /// The reply to a command whose deadline has passed.
-fn overdue<S>(request: &Request<S>, now: i64) -> Option<Reply> {
+fn overdue<C>(request: &Request<C>, now: i64) -> Option<Reply> {
     let deadline = request.deadline.filter(|deadline| *deadline < now)?;
     let detail =
         format!("the deadline passed {} ms ago, the command was not executed", now.saturating_sub(deadline));
@@ -81,7 +82,7 @@ fn overdue<S>(request: &Request<S>, now: i64) -> Option<Reply> {
 }
 
 /// Applies a payload so that a panic leaves no trace but its reply.
-fn apply_contained<S: Service>(request: &Request<S>, rows: &mut Rows<S::Entity>) -> Reply {
+fn apply_contained<C: Commands>(request: &Request<C>, rows: &mut Rows<C::Entity>) -> Reply {
     let mark = rows.mark();
     catch_unwind(AssertUnwindSafe(|| {
         let reply = apply(&request.payload, rows);
@@ -94,7 +95,7 @@ fn apply_contained<S: Service>(request: &Request<S>, rows: &mut Rows<S::Entity>)
     })
 }
 
-fn apply<S: Service>(payload: &Payload<S>, rows: &mut Rows<S::Entity>) -> Reply {
+fn apply<C: Commands>(payload: &Payload<C>, rows: &mut Rows<C::Entity>) -> Reply {
     match payload {
         Payload::One(command) => match command.apply(rows) {
             Ok((status, body)) => Reply { status, body, replayed: false, unexecuted: None },
@@ -109,7 +110,7 @@ fn apply<S: Service>(payload: &Payload<S>, rows: &mut Rows<S::Entity>) -> Reply 
 
 /// The items are refused one by one; a fault in one of them (a panic) takes back the whole array, so that what was
 /// set aside can be sent again.
-fn apply_many<S: Service>(items: &[Result<S, Problem>], rows: &mut Rows<S::Entity>) -> Vec<u8> {
+fn apply_many<C: Commands>(items: &[Result<C, Problem>], rows: &mut Rows<C::Entity>) -> Vec<u8> {
     let mut body = vec![b'['];
     let mut room = ARRAY_PROBLEMS_BYTES_MAX;
     for (index, item) in items.iter().enumerate() {
@@ -144,7 +145,7 @@ fn told_within(room: &mut usize, problem: &Problem) -> Vec<u8> {
 }
 
 /// What of an array is not valid, and so is never executed.
-fn unexecuted_items<S>(payload: &Payload<S>) -> Option<Problem> {
+fn unexecuted_items<C>(payload: &Payload<C>) -> Option<Problem> {
     let Payload::Many(items) = payload else { return None };
     let mut invalid =
         items.iter().enumerate().filter_map(|(index, item)| Some((index, item.as_ref().err()?)));
@@ -172,7 +173,7 @@ mod tests {
     use crate::{
         limits::{ARRAY_BYTES_MAX, ARRAY_ITEMS_MAX},
         service::{
-            Fingerprint, Spec,
+            CommandSpec, Fingerprint,
             entity::{Entity, Table},
             inbox::RETENTION,
             rows::Needs,
@@ -212,21 +213,12 @@ mod tests {
         rows.put(Numbers { name: String::new(), all });
     }
 
-    impl Service for Do {
+    impl Commands for Do {
         type Entity = Numbers;
-        const NAME: &'static str = "numbers";
-        const COMMANDS: &'static [Spec] = &[Spec::write("do").created()];
+        const ALL: &'static [CommandSpec] = &[CommandSpec::write("do").created()];
 
         fn parse(_: &str, _: &[u8]) -> Result<Self, Problem> {
             unreachable!("no test of this module reads a payload")
-        }
-
-        fn flags(_: &str, line: clap::Command) -> clap::Command {
-            line
-        }
-
-        fn of_flags(_: &str, _: &clap::ArgMatches) -> Result<Self, clap::Error> {
-            unreachable!("it has no command line")
         }
 
         fn needs(&self) -> Needs<'_, Numbers> {
@@ -254,7 +246,7 @@ mod tests {
                 Fingerprint::of_many("do", items.iter().map(|item| (item.as_ref().ok(), "")))
             }
         };
-        let command = Spec::write("do");
+        let command = CommandSpec::write("do");
         Request { command, id: id.map(str::to_owned), deadline: None, fingerprint, payload }
     }
 
@@ -316,7 +308,7 @@ mod tests {
     #[test]
     fn a_read_is_neither_remembered_nor_answered_from_the_inbox() {
         let mut bench = Bench::default();
-        let read = || Request { command: Spec::read("do"), ..one(Some("a"), Do::Push(1)) };
+        let read = || Request { command: CommandSpec::read("do"), ..one(Some("a"), Do::Push(1)) };
         let replies = bench.run(&[read(), read()]);
         assert!(replies.iter().all(|reply| !reply.replayed));
         assert!(bench.remembered().is_empty());

@@ -1,7 +1,5 @@
 //! What a service can be asked for: one struct for each command, and the closed list of them.
 
-use clap::{ArgMatches, Args};
-use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
@@ -11,11 +9,11 @@ use super::{
 };
 
 /// A command: its payload and its rule.
-pub trait Command<E: Entity>: Serialize + DeserializeOwned + JsonSchema + Args + Send + Sync {
+pub trait Command<E: Entity>: Serialize + DeserializeOwned + Send + Sync {
     /// What it is called, and how it is asked for.
     const SPEC: Spec;
     /// What a success returns, as JSON.
-    type Output: Serialize + JsonSchema;
+    type Output: Serialize;
 
     /// What has to be loaded before the rule is applied.
     fn needs(&self) -> Needs<'_, E>;
@@ -57,32 +55,19 @@ impl Spec {
     }
 }
 
-/// A service: its name, what it keeps, and the closed set of its commands. A value of the type is one command;
-/// [`service!`](crate::service!) makes it.
-pub trait Service: Serialize + Send + Sync + Sized + 'static {
-    /// The service's name, with which those of its queues begin.
-    const NAME: &'static str;
-
-    /// What it keeps.
+/// The commands of a service, as one type; [`commands!`](crate::commands) makes it.
+pub trait Commands: Serialize + Send + Sync + Sized + 'static {
+    /// What they are about.
     type Entity: Entity;
 
-    /// Its commands, in the order in which they are shown.
-    const COMMANDS: &'static [Spec];
+    /// All of them, in the order in which they are shown.
+    const ALL: &'static [Spec];
 
     /// Reads the payload of the command with this name.
     ///
     /// # Errors
     /// `malformed`, or `invalid` with the field.
     fn parse(name: &str, payload: &[u8]) -> Result<Self, Problem>;
-
-    /// Adds the flags of the command with this name to its command line.
-    fn flags(name: &str, line: clap::Command) -> clap::Command;
-
-    /// Reads the command with this name from its command line.
-    ///
-    /// # Errors
-    /// What is missing or is no such command.
-    fn of_flags(name: &str, flags: &ArgMatches) -> Result<Self, clap::Error>;
 
     /// What has to be loaded before the command is applied.
     fn needs(&self) -> Needs<'_, Self::Entity>;
@@ -94,13 +79,13 @@ pub trait Service: Serialize + Send + Sync + Sized + 'static {
     fn apply(&self, rows: &mut Rows<Self::Entity>) -> Result<(u16, Vec<u8>), Problem>;
 }
 
-/// Makes a [`Service`](crate::Service): an enum with a variant for each of its commands, a
-/// [`Command`](crate::Command).
+/// The closed set of a service's commands: an enum with a variant for each, which implements
+/// [`Commands`](crate::service::command::Commands).
+///
+/// Each variant holds a [`Command`](crate::service::command::Command).
 #[macro_export]
-macro_rules! service {
-    ($(#[$about:meta])* $vis:vis enum $name:ident($service:literal) of $entity:ty {
-        $($(#[$doc:meta])* $variant:ident($command:ty)),+ $(,)?
-    }) => {
+macro_rules! commands {
+    ($(#[$about:meta])* $vis:vis enum $name:ident for $entity:ty { $($(#[$doc:meta])* $variant:ident($command:ty)),+ $(,)? }) => {
         $(#[$about])*
         #[derive(Debug, Clone, PartialEq, serde::Serialize)]
         #[serde(untagged)]
@@ -108,10 +93,10 @@ macro_rules! service {
             $($(#[$doc])* $variant($command)),+
         }
 
-        impl $crate::service::command::Service for $name {
-            const NAME: &'static str = $service;
+        impl $crate::service::command::Commands for $name {
             type Entity = $entity;
-            const COMMANDS: &'static [$crate::service::command::Spec] =
+
+            const ALL: &'static [$crate::service::command::Spec] =
                 &[$(<$command as $crate::service::command::Command<$entity>>::SPEC),+];
 
             fn parse(name: &str, payload: &[u8]) -> Result<Self, $crate::service::Problem> {
@@ -124,25 +109,6 @@ macro_rules! service {
                     $crate::service::Code::INVALID,
                     format!("there is no command {name:?}"),
                 ))
-            }
-
-            fn flags(name: &str, line: $crate::clap::Command) -> $crate::clap::Command {
-                $(
-                    if name == <$command as $crate::service::command::Command<$entity>>::SPEC.name {
-                        return <$command as $crate::clap::Args>::augment_args(line);
-                    }
-                )+
-                line
-            }
-
-            fn of_flags(name: &str, flags: &$crate::clap::ArgMatches) -> Result<Self, $crate::clap::Error> {
-                $(
-                    if name == <$command as $crate::service::command::Command<$entity>>::SPEC.name {
-                        return <$command as $crate::clap::FromArgMatches>::from_arg_matches(flags)
-                            .map(Self::$variant);
-                    }
-                )+
-                Err($crate::clap::Error::new($crate::clap::error::ErrorKind::InvalidSubcommand))
             }
 
             fn needs(&self) -> $crate::service::rows::Needs<'_, $entity> {

@@ -5,9 +5,10 @@
 
 pub mod commands;
 pub mod promotion;
+mod service;
 pub mod user;
 
-pub use commands::Users;
+pub use service::UserService;
 
 /// The service's name, with which those of its queues begin.
 pub const SERVICE: &str = "users";

@@ -1,10 +1,8 @@
 //! The worker as a process, on a store in a file.
 
 mod faults;
-mod files;
 mod logs;
 mod start;
-mod stores;
 
 use std::sync::{
     Arc,

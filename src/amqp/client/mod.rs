@@ -103,8 +103,15 @@ pub enum CallError {
     #[error(transparent)]
     Connect(#[from] Arc<ConnectError>),
     /// No worker would take it, and a broker may close the channel over it, at the cost of all that is under way there.
-    #[error("the command {0} was not sent: it has more than the {ARRAY_BYTES_MAX} bytes that workers take")]
-    TooLarge(String),
+    #[error(
+        "the command {command} has {bytes} bytes and was not sent: workers take {ARRAY_BYTES_MAX} at most"
+    )]
+    TooLarge {
+        /// Which command.
+        command: String,
+        /// The length of its body.
+        bytes: usize,
+    },
     /// The message went nowhere.
     #[error("no queue takes {0} commands; is the topology there? (`rabbitry topology apply` creates it)")]
     Unroutable(String),
@@ -115,7 +122,7 @@ pub enum CallError {
     #[error("the broker refused the command {0} again and again: its queue is full; try again later")]
     Refused(String),
     /// The outcome is not known: some try may have been taken, whatever became of the others.
-    #[error("no {what} within {} s", (.waited.as_secs_f64() * 10.0).round() / 10.0)]
+    #[error("no {what} within {} s", .waited.as_secs_f64())]
     Timeout {
         /// What did not come: a confirm, or a reply.
         what: &'static str,
@@ -205,7 +212,7 @@ impl Client {
         wants_reply: bool,
     ) -> Result<Option<Delivery>, CallError> {
         if command.body.len() > ARRAY_BYTES_MAX {
-            return Err(CallError::TooLarge(command.name.clone()));
+            return Err(CallError::TooLarge { command: command.name.clone(), bytes: command.body.len() });
         }
         let deadline = Instant::now() + timeout;
         let mut attempt = Attempt::new(&command.name, deadline, wants_reply);

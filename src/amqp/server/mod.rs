@@ -10,7 +10,6 @@
 mod answer;
 mod end;
 mod lane;
-mod same_store;
 mod session;
 mod settle;
 mod topology;
@@ -20,7 +19,7 @@ use std::{
     slice,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -40,26 +39,24 @@ use super::{
 use crate::{
     backoff::Backoff,
     limits::{BATCH_MAX, CONNECT_TIMEOUT, READY_TIMEOUT, STORE_PATIENCE},
-    service::{Service, Spec, Store},
+    service::{CommandSpec, Service},
 };
 pub use end::Stopped;
 use end::{End, Pace, SessionError};
-use same_store::SameStore;
 use topology::missing;
 
 /// How a worker behaves.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The commands to serve; those of the service.
-    pub commands: Vec<Spec>,
+    pub commands: Vec<CommandSpec>,
     /// Commands in one transaction at most. Twice as many deliveries are prefetched per queue.
     pub batch_max: u16,
     /// Patterns of the reply queues that are answered.
     pub reply_to: Vec<String>,
-    /// Where the service keeps its state, for people.
+    /// Where the service keeps its state, for people; workers of one broker that tell different places are a mistake,
+    /// which `rabbitry status` shows.
     pub store: String,
-    /// Whether to consume also beside workers of another store. Otherwise the worker waits until they are gone.
-    pub allow_other_stores: bool,
     /// How long a batch is kept for a store that does not answer.
     pub store_patience: Duration,
     /// How long the deliveries in hand may take after the shutdown was asked for.
@@ -68,13 +65,12 @@ pub struct Settings {
 
 impl Settings {
     /// The defaults, for these commands.
-    pub fn new(commands: &[Spec]) -> Self {
+    pub fn new(commands: &[CommandSpec]) -> Self {
         Self {
             commands: commands.to_vec(),
             batch_max: BATCH_MAX,
             reply_to: super::reply_to::TRUSTED.iter().map(|pattern| (*pattern).to_owned()).collect(),
             store: String::new(),
-            allow_other_stores: false,
             store_patience: STORE_PATIENCE,
             shutdown_timeout: Duration::from_secs(25),
         }
@@ -101,7 +97,7 @@ pub enum StartError {
 
 /// A worker of a service.
 pub struct Server<S> {
-    store: Arc<dyn Store<S>>,
+    service: Arc<S>,
     url: BrokerUrl,
     settings: Settings,
     trust: Trust,
@@ -110,25 +106,23 @@ pub struct Server<S> {
 
 /// What lanes share for the life of the worker.
 struct Context<S> {
-    store: Arc<dyn Store<S>>,
+    service: Arc<S>,
     trust: Trust,
     replies: Replies,
     dead_letters: DeadLetters,
-    store_name: String,
-    same_store: Option<SameStore>,
-    /// Whether it has consumed once.
-    begun: AtomicBool,
+    store: String,
     batch_max: u16,
     store_patience: Duration,
 }
 
 impl<S: Service> Server<S> {
-    /// A worker of the service on this store and this broker.
-    pub fn new(store: Arc<dyn Store<S>>, url: BrokerUrl, settings: Settings) -> Self {
-        let mut never: Vec<_> = S::COMMANDS.iter().map(|command| queue(S::NAME, command.name)).collect();
-        never.push(dead_letters(S::NAME));
+    /// A worker of this service on this broker.
+    pub fn new(service: S, url: BrokerUrl, settings: Settings) -> Self {
+        let name = service.name();
+        let mut never: Vec<_> = service.commands().iter().map(|command| queue(name, command.name)).collect();
+        never.push(dead_letters(name));
         let trust = Trust::new(&settings.reply_to, never);
-        Self { store, url, settings, trust, process: process_name() }
+        Self { service: Arc::new(service), url, settings, trust, process: process_name() }
     }
 
     /// Works until `shutdown` is cancelled: then cancels its consumers, finishes what was delivered (commit, reply,
@@ -139,20 +133,18 @@ impl<S: Service> Server<S> {
     pub async fn run(self, shutdown: CancellationToken) -> Result<Stopped, StartError> {
         let Some(()) = self.check_topology(&shutdown).await? else { return Ok(Stopped::Finished) };
         let stop_replies = CancellationToken::new();
-        let name = format!("{} worker {} (replies)", S::NAME, self.process);
+        let name = format!("{} worker {} (replies)", self.service.name(), self.process);
         let replies = Replies::start(self.url.clone(), name, stop_replies.clone());
         tokio::select! {
             () = replies.wait_until_up(CONNECT_TIMEOUT) => {}
             () = shutdown.cancelled() => {}
         }
         let context = Arc::new(Context {
-            store: Arc::clone(&self.store),
+            service: Arc::clone(&self.service),
             trust: self.trust.clone(),
-            dead_letters: DeadLetters::new(replies.clone(), dead_letters(S::NAME)),
+            dead_letters: DeadLetters::new(replies.clone(), dead_letters(self.service.name())),
             replies,
-            store_name: self.settings.store.clone(),
-            same_store: self.same_store(),
-            begun: AtomicBool::new(false),
+            store: self.settings.store.clone(),
             batch_max: self.settings.batch_max,
             store_patience: self.settings.store_patience,
         });
@@ -164,37 +156,31 @@ impl<S: Service> Server<S> {
             stopped = self.work(&context, &shutdown) => stopped,
             () = hurry => {
                 warn!("shutdown time is over");
-                Ok(Stopped::Unfinished)
+                Stopped::Unfinished
             }
         };
-        match &stopped {
-            Ok(Stopped::Finished) => info!("stopped; nothing was left unfinished"),
-            Ok(Stopped::Unfinished) => warn!("stopped; what is unfinished will be delivered again"),
-            // It is the program's to tell.
-            Err(_) => {}
+        match stopped {
+            Stopped::Finished => info!("stopped; nothing was left unfinished"),
+            Stopped::Unfinished => warn!("stopped; what is unfinished will be delivered again"),
         }
         stop_replies.cancel();
         context.replies.closed().await;
-        stopped
+        Ok(stopped)
     }
 
     /// All queues on one connection; when one of them ends sessions, each by itself.
-    async fn work(
-        &self,
-        context: &Arc<Context<S>>,
-        shutdown: &CancellationToken,
-    ) -> Result<Stopped, StartError> {
+    async fn work(&self, context: &Arc<Context<S>>, shutdown: &CancellationToken) -> Stopped {
         loop {
-            match self.keep_session(context, &self.settings.commands, Pace::Full, shutdown).await? {
-                End::Shutdown => return Ok(Stopped::Finished),
-                End::CutOff => return Ok(Stopped::Unfinished),
+            match self.keep_session(context, &self.settings.commands, Pace::Full, shutdown).await {
+                End::Shutdown => return Stopped::Finished,
+                End::CutOff => return Stopped::Unfinished,
                 End::Suspect | End::Recovered => {}
             }
             warn!("each queue has a connection of its own, and its messages go one by one until it is quiet");
-            let ends = self.keep_sessions_apart(context, shutdown).await?;
+            let ends = self.keep_sessions_apart(context, shutdown).await;
             if shutdown.is_cancelled() {
                 let cut_off = ends.contains(&End::CutOff);
-                return Ok(if cut_off { Stopped::Unfinished } else { Stopped::Finished });
+                return if cut_off { Stopped::Unfinished } else { Stopped::Finished };
             }
             info!("handling messages at full pace on one connection again");
         }
@@ -202,19 +188,15 @@ impl<S: Service> Server<S> {
 
     /// Each queue by itself: one by one until that has gone well, and then at full pace until it has in all of them. So
     /// no queue waits for another that nobody can serve.
-    async fn keep_sessions_apart(
-        &self,
-        context: &Arc<Context<S>>,
-        shutdown: &CancellationToken,
-    ) -> Result<Vec<End>, StartError> {
+    async fn keep_sessions_apart(&self, context: &Arc<Context<S>>, shutdown: &CancellationToken) -> Vec<End> {
         let commands = &self.settings.commands;
         let together = shutdown.child_token();
         let unwell = AtomicUsize::new(commands.len());
         let each = commands.iter().map(async |command| {
             let mut pace = Pace::OneByOne;
             loop {
-                match self.keep_session(context, slice::from_ref(command), pace, &together).await? {
-                    end @ (End::Shutdown | End::CutOff) => return Ok(end),
+                match self.keep_session(context, slice::from_ref(command), pace, &together).await {
+                    end @ (End::Shutdown | End::CutOff) => return end,
                     End::Recovered => {
                         pace = Pace::Full;
                         if unwell.fetch_sub(1, Ordering::Relaxed) == 1 {
@@ -228,17 +210,17 @@ impl<S: Service> Server<S> {
                 }
             }
         });
-        join_all(each).await.into_iter().collect()
+        join_all(each).await
     }
 
     /// Opens sessions until one ends for a reason that another one would not mend.
     async fn keep_session(
         &self,
         context: &Arc<Context<S>>,
-        commands: &[Spec],
+        commands: &[CommandSpec],
         pace: Pace,
         shutdown: &CancellationToken,
-    ) -> Result<End, StartError> {
+    ) -> End {
         let mut backoff = match pace {
             Pace::Full => Backoff::of_connections(),
             Pace::OneByOne => Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
@@ -247,27 +229,22 @@ impl<S: Service> Server<S> {
         loop {
             let name = self.connection_name(commands, pace);
             let error = match session::run(&self.url, &name, context, commands, pace, shutdown).await {
-                Ok(end) => return Ok(end),
+                Ok(end) => return end,
                 Err(error) => error,
             };
             if shutdown.is_cancelled() {
                 let had_begun = !matches!(error, SessionError::Connect(_));
                 warn!(%error, "the last session failed");
-                return Ok(if had_begun { End::CutOff } else { End::Shutdown });
+                return if had_begun { End::CutOff } else { End::Shutdown };
             }
             match &error {
-                SessionError::Connect(refused @ ConnectError::NotPermitted { .. })
-                    if !context.begun.load(Ordering::Relaxed) =>
-                {
-                    return Err(StartError::NotPermitted(refused.to_string()));
-                }
                 SessionError::Poison(_) if pace == Pace::Full => {
                     error!(%error, "session ended by a message that cannot be read");
-                    return Ok(End::Suspect);
+                    return End::Suspect;
                 }
                 SessionError::NotServed { .. } if pace == Pace::Full => {
                     error!(%error, "session ended by one queue");
-                    return Ok(End::Suspect);
+                    return End::Suspect;
                 }
                 SessionError::StoreSilent => {
                     error!(%error, "session ended; consuming again once the store answers");
@@ -288,30 +265,25 @@ impl<S: Service> Server<S> {
             }
             last = Some(discriminant(&error));
             tokio::select! {
-                () = shutdown.cancelled() => return Ok(End::Shutdown),
+                () = shutdown.cancelled() => return End::Shutdown,
                 () = backoff.wait() => {}
             }
         }
     }
 
-    fn same_store(&self) -> Option<SameStore> {
-        let id = self.store.id();
-        let watched = !self.settings.allow_other_stores && !id.is_empty();
-        watched.then(|| SameStore::new(S::NAME, id, &self.url))
-    }
-
-    fn connection_name(&self, commands: &[Spec], pace: Pace) -> String {
+    fn connection_name(&self, commands: &[CommandSpec], pace: Pace) -> String {
+        let service = self.service.name();
         let what = match pace {
             Pace::OneByOne => &format!("{}, one by one", commands[0].name),
             Pace::Full if commands.len() < self.settings.commands.len() => commands[0].name,
             Pace::Full => "commands",
         };
-        format!("{} worker {} ({what})", S::NAME, self.process)
+        format!("{service} worker {} ({what})", self.process)
     }
 
     async fn wait_for_store(&self, shutdown: &CancellationToken) {
         let mut backoff = Backoff::of_connections();
-        while !matches!(timeout(READY_TIMEOUT, self.store.ready()).await, Ok(Ok(()))) {
+        while !matches!(timeout(READY_TIMEOUT, self.service.ready()).await, Ok(Ok(()))) {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = backoff.wait() => {}
@@ -322,12 +294,12 @@ impl<S: Service> Server<S> {
 
     /// Waits for the broker and looks whether everything is there. `None` if shut down meanwhile.
     async fn check_topology(&self, shutdown: &CancellationToken) -> Result<Option<()>, StartError> {
-        let name = format!("{} worker {} (start)", S::NAME, self.process);
+        let name = format!("{} worker {} (start)", self.service.name(), self.process);
         let mut backoff = Backoff::of_connections();
         let mut warned = false;
         loop {
             let found = tokio::select! {
-                found = missing(&self.url, &name, S::NAME, &self.settings.commands) => found,
+                found = missing(&self.url, &name, self.service.name(), &self.settings.commands) => found,
                 () = shutdown.cancelled() => return Ok(None),
             };
             match found {

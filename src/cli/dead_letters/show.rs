@@ -24,7 +24,7 @@ pub(super) fn row(letter: &Letter) -> [String; 5] {
     }
     let command = letter.command.as_ref().or(letter.queue.as_ref()).cloned();
     let time = letter.at.map_or_else(|| "-".to_owned(), time);
-    [printable(&letter.id), known(&command), known(&letter.reason), time, detail]
+    [time, known(&command), known(&letter.reason), printable(&letter.id), detail]
 }
 
 /// An element of `list` as JSON.
@@ -168,7 +168,7 @@ mod tests {
         let letter = letter(b"{\x1b]0;x\x07\n}");
         let shown = format!("{}{}", row(&letter).join(" "), detailed(&letter));
         assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
-        assert!(shown.contains("m1 create malformed 2023-11-14T22:13:20Z"), "{shown:?}");
+        assert!(shown.contains("2023-11-14T22:13:20Z create malformed m1"), "{shown:?}");
         assert!(row(&letter)[4].ends_with('…'));
     }
 

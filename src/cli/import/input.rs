@@ -11,17 +11,15 @@ use tokio::sync::mpsc;
 use super::{
     chunks::{Chunk, Chunks},
     columns::Columns,
+    lines::Lines,
     rows::{Form, Rows},
 };
 use crate::{
     cli::{
         Failure,
         files::{FileFormat, is_standard},
-        lines::Lines,
-        output::note,
     },
     exit,
-    limits::PAYLOAD_BYTES_MAX,
 };
 
 /// Chunks that are read before there is room for them.
@@ -48,7 +46,7 @@ impl Input {
             let size = metadata.is_file().then_some(metadata.len());
             (Box::new(BufReader::new(file)), size)
         };
-        let mut lines = Lines::new(reader, PAYLOAD_BYTES_MAX);
+        let mut lines = Lines::new(reader);
         let form = match format {
             FileFormat::Ndjson => Form::Ndjson,
             FileFormat::Csv => Form::Csv(read_header(&mut lines, &name, cannot)?),
@@ -84,8 +82,8 @@ fn read_header(
     let columns = Columns::read(header.text).map_err(refused)?;
     let ignored = columns.ignored();
     if !ignored.is_empty() {
-        let status = if ignored.contains(&"status") { " (a status is earned: --promote)" } else { "" };
-        note(&format!("ignoring in {name}: {}{status}", ignored.join(", ")));
+        let note = if ignored.contains(&"status") { " (a status is earned: --promote)" } else { "" };
+        eprintln!("rabbitry: ignoring in {name}: {}{note}", ignored.join(", "));
     }
     Ok(columns)
 }

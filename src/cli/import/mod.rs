@@ -14,6 +14,7 @@ mod columns;
 mod csv_row;
 mod flight;
 mod input;
+mod lines;
 mod progress;
 mod refused;
 mod rows;

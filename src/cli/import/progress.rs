@@ -7,8 +7,6 @@ use std::{
 
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
-use crate::cli::output::asked_for;
-
 /// How often a log gets a line.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
@@ -54,7 +52,7 @@ impl Progress {
         self.bar.tick();
         if self.logs && self.logged.elapsed() >= LOG_EVERY {
             self.logged = Instant::now();
-            asked_for("progress", &format!("{}{}", self.rate(), self.left()));
+            eprintln!("rabbitry: {}{}", self.rate(), self.left());
         }
     }
 

@@ -5,9 +5,11 @@ use std::io::{self, BufRead};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
-use super::columns::{Columns, Fields};
+use super::{
+    columns::{Columns, Fields},
+    lines::{Line, Lines},
+};
 use crate::{
-    cli::lines::{Line, Lines},
     limits::PAYLOAD_BYTES_MAX,
     service::{Code, Problem, cut, payload},
     users::{
@@ -151,7 +153,7 @@ fn fields_of_json(text: &[u8]) -> Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{limits::DETAIL_MAX, service::Service, users::commands::Users};
+    use crate::{limits::DETAIL_MAX, service::command::Commands, users::commands::UserCommand};
 
     fn csv(row: &[u8]) -> Result<Row, Box<RefusedRow>> {
         let columns = Columns::read(b"username,email,points").unwrap();
@@ -190,7 +192,7 @@ mod tests {
             "ann",
         ];
         for row in rows {
-            let problem = Users::parse("create", row.as_bytes()).unwrap_err();
+            let problem = UserCommand::parse("create", row.as_bytes()).unwrap_err();
             let refused = json(row).unwrap_err();
             assert_eq!((refused.line, refused.code.as_str()), (7, problem.code.name), "{row}");
             assert_eq!(refused.detail, problem.detail, "{row}");

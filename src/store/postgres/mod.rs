@@ -35,11 +35,12 @@ use self::{
     transaction::{Batch, Mode, run},
 };
 pub(super) use self::{address::described, copy::Database};
-use super::{OpenError, Options};
+use super::{OpenError, Options, Store};
 use crate::{
     limits::CONNECT_TIMEOUT,
     service::{
-        Access, Reply, Request, Service, Store, Unavailable,
+        Access, Reply, Request, Unavailable,
+        command::Commands,
         entity::{Entity, Table},
     },
 };
@@ -54,17 +55,16 @@ const READERS: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A store on a server. Its sessions end when it is dropped.
-pub struct PostgresStore<S> {
+pub struct PostgresStore<C> {
     writers: Sessions,
     readers: Sessions,
     options: Options,
     sql: Arc<Sql>,
     purge: JoinHandle<()>,
-    id: String,
-    commands: PhantomData<fn(S)>,
+    commands: PhantomData<fn(C)>,
 }
 
-impl<S: Service> PostgresStore<S> {
+impl<C: Commands> PostgresStore<C> {
     /// Opens a database and brings its schema up to date. Needs a tokio runtime with time and I/O.
     ///
     /// # Errors
@@ -72,17 +72,17 @@ impl<S: Service> PostgresStore<S> {
     /// program's, or its schema is too new for this program.
     pub async fn open(url: &str, options: Options) -> Result<Self, OpenError> {
         let address = Address::parse(url)?;
-        let id = prepare(&address, &S::Entity::TABLE).await?;
+        prepare(&address, &C::Entity::TABLE).await?;
         let writers = Sessions::new(&address, WRITERS)?;
         let readers = Sessions::new(&address, READERS)?;
         // One session more, as writers must not wait for it.
         let purge = tokio::spawn(purge::run(Sessions::new(&address, 1)?, options.clone()));
-        let sql = Arc::new(Sql::of::<S::Entity>());
-        Ok(Self { writers, readers, options, sql, purge, id, commands: PhantomData })
+        let sql = Arc::new(Sql::of::<C::Entity>());
+        Ok(Self { writers, readers, options, sql, purge, commands: PhantomData })
     }
 
     /// Runs a batch in a task of its own, which goes on if nobody waits for it any more.
-    async fn apply_in(&self, mode: Mode, requests: Arc<[Request<S>]>) -> Result<Vec<Reply>, Unavailable> {
+    async fn apply_in(&self, mode: Mode, requests: Arc<[Request<C>]>) -> Result<Vec<Reply>, Unavailable> {
         let sessions = if mode == Mode::Read { &self.readers } else { &self.writers }.clone();
         let (options, sql) = (self.options.clone(), Arc::clone(&self.sql));
         let task = tokio::spawn(async move {
@@ -92,8 +92,8 @@ impl<S: Service> PostgresStore<S> {
     }
 }
 
-/// Inspects the server and applies migrations, in a session of its own; returns the store's id.
-async fn prepare(address: &Address, table: &Table) -> Result<String, OpenError> {
+/// Inspects the server and applies migrations, in a session of its own.
+async fn prepare(address: &Address, table: &Table) -> Result<(), OpenError> {
     let place = address.place();
     let connected = timeout(CONNECT_TIMEOUT, address.connect()).await.map_err(|_: Elapsed| {
         OpenError::Unavailable(Unavailable(
@@ -102,19 +102,14 @@ async fn prepare(address: &Address, table: &Table) -> Result<String, OpenError> 
     })?;
     let (mut client, _) = connected.map_err(|error| refused_or_unavailable("connect to", place, &error))?;
     session::inspect(&client, place).await?;
-    migrations::apply(&mut client, place, table).await?;
-    session::id(&client, address).await
+    migrations::apply(&mut client, place, table).await
 }
 
-impl<S: Service> Store<S> for PostgresStore<S> {
-    fn apply(&self, batch: Arc<[Request<S>]>) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>> {
+impl<C: Commands> Store<C> for PostgresStore<C> {
+    fn apply(&self, batch: Arc<[Request<C>]>) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>> {
         let reads = batch.iter().all(|request| request.command.access == Access::Read);
         let mode = if reads { Mode::Read } else { Mode::Write };
         Box::pin(self.apply_in(mode, batch))
-    }
-
-    fn id(&self) -> &str {
-        &self.id
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
@@ -134,7 +129,7 @@ impl<S: Service> Store<S> for PostgresStore<S> {
     }
 }
 
-impl<S> Drop for PostgresStore<S> {
+impl<C> Drop for PostgresStore<C> {
     fn drop(&mut self) {
         self.purge.abort();
     }

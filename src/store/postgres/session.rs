@@ -7,20 +7,18 @@ use deadpool_postgres::{
 };
 use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, Error, error::SqlState};
+use tokio_postgres::{Client, Config, Error};
 
 use super::{
     address::Address,
     fault::{Fault, described, open_failed},
 };
-use crate::{
-    clock::unix_ms,
-    limits::CONNECT_TIMEOUT,
-    store::{OpenError, purge::warn_of_clock},
-};
+use crate::{clock::unix_ms, limits::CONNECT_TIMEOUT, store::OpenError};
 
 /// How long a batch waits for one of the sessions to be free.
 const FREE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A difference between this machine's clock and the server's that is worth a warning.
+const CLOCKS_APART: i64 = 10_000;
 
 /// Some sessions to one server.
 #[derive(Clone)]
@@ -147,20 +145,13 @@ pub(super) async fn inspect(client: &Client, place: &str) -> Result<(), OpenErro
             );
         }
     }
-    warn_of_clock(place, unix_ms(), clock);
+    let ahead_ms = unix_ms() - clock;
+    if ahead_ms.abs() > CLOCKS_APART {
+        tracing::warn!(
+            place,
+            ahead_ms,
+            "this machine's clock and the server's differ; deadlines go by this machine's"
+        );
+    }
     Ok(())
-}
-
-/// What the server says of itself: in URLs it may have several names, or be a pooler's. Its identifier is made with its
-/// data, so a copy of the data on another server has the same.
-pub(super) async fn id(client: &Client, address: &Address) -> Result<String, OpenError> {
-    let failed = |error: Error| open_failed("identify", address.place(), &error.into());
-    let asked = client.query_one("SELECT system_identifier::text FROM pg_control_system()", &[]).await;
-    let server = match asked.and_then(|row| row.try_get(0)) {
-        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => address.hosts(),
-        server => server.map_err(failed)?,
-    };
-    let asked = client.query_one("SELECT current_database() || '/' || current_schema()", &[]).await;
-    let within: String = asked.and_then(|row| row.try_get(0)).map_err(failed)?;
-    Ok(format!("postgresql:{server}/{within}"))
 }

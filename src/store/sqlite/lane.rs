@@ -2,28 +2,26 @@
 
 use std::{
     any::Any,
-    convert::Infallible,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
 
 use crate::{
-    limits::CLOSE_TIMEOUT,
     service::{Reply, Request, Unavailable},
     store::OpenError,
 };
 
 type Answer = Result<Vec<Reply>, Unavailable>;
 
-struct Job<S> {
-    batch: Arc<[Request<S>]>,
+struct Job<C> {
+    batch: Arc<[Request<C>]>,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -45,73 +43,41 @@ pub(super) trait Work: Sized {
     fn do_chores(&mut self);
 }
 
-/// The sending side of a thread. When this is dropped, the thread ends after the batch in hand, and is waited for: the last
-/// connection to a database moves the log into it and removes the log.
-pub(super) struct Lane<S> {
-    /// There until it is dropped.
-    jobs: Option<Sender<Job<S>>>,
-    end: End,
+/// The sending side of a thread; the thread ends when this is dropped, after the batch in hand.
+pub(super) struct Lane<C> {
+    jobs: Sender<Job<C>>,
 }
 
-impl<S> Drop for Lane<S> {
-    fn drop(&mut self) {
-        drop(self.jobs.take());
-        self.end.wait();
-    }
-}
-
-/// The end of a thread, which holds the sender until it has dropped everything else.
-pub(super) struct End(Mutex<Receiver<Infallible>>);
-
-impl End {
-    pub(super) fn of_thread() -> (Sender<Infallible>, Self) {
-        let (held, end) = mpsc::channel();
-        (held, Self(Mutex::new(end)))
-    }
-
-    /// Waits for it, but not for ever: another process may be frozen while it holds the write lock.
-    pub(super) fn wait(&mut self) {
-        let end = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // Nothing is ever sent.
-        let _ = end.recv_timeout(CLOSE_TIMEOUT);
-    }
-}
-
-impl<S: Send + Sync + 'static> Lane<S> {
+impl<C: Send + Sync + 'static> Lane<C> {
     /// Starts a thread and waits until it is ready to work.
     ///
     /// If the future is dropped, the thread ends as soon as it is.
-    pub(super) async fn start<W: Work<Command = S>>(
+    pub(super) async fn start<W: Work<Command = C>>(
         name: &str,
         open: impl FnOnce() -> Result<W, OpenError> + Send + 'static,
-    ) -> Result<Self, OpenError> {
+    ) -> Result<(Self, JoinHandle<()>), OpenError> {
         let (jobs, queue) = mpsc::channel();
         let (opened, is_open) = oneshot::channel();
-        let (held, end) = End::of_thread();
-        let work = move || {
-            let _held = held;
-            match open() {
-                Err(error) => drop(opened.send(Err(error))),
-                Ok(worker) => {
-                    if opened.send(Ok(())).is_ok() {
-                        run(worker, &queue);
-                    }
+        let work = move || match open() {
+            Err(error) => drop(opened.send(Err(error))),
+            Ok(worker) => {
+                if opened.send(Ok(())).is_ok() {
+                    run(worker, &queue);
                 }
             }
         };
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name(name.to_owned())
             .spawn(work)
             .map_err(|error| OpenError::Unavailable(Unavailable(error.into())))?;
         is_open.await.map_err(|_| OpenError::Unavailable(ended()))??;
-        Ok(Self { jobs: Some(jobs), end })
+        Ok((Self { jobs }, thread))
     }
 
     /// Queues a batch. If the future is dropped, the batch is left out unless it has begun.
-    pub(super) async fn ask(&self, batch: Arc<[Request<S>]>) -> Answer {
+    pub(super) async fn ask(&self, batch: Arc<[Request<C>]>) -> Answer {
         let (answer, answered) = oneshot::channel();
-        let jobs = self.jobs.as_ref().ok_or_else(ended)?;
-        jobs.send(Job { batch, answer }).map_err(|_| ended())?;
+        self.jobs.send(Job { batch, answer }).map_err(|_| ended())?;
         answered.await.map_err(|_| ended())?
     }
 }
@@ -141,7 +107,7 @@ fn run<W: Work>(mut worker: W, queue: &Receiver<Job<W::Command>>) {
     }
 }
 
-fn next<S>(queue: &Receiver<Job<S>>, chore: Option<Instant>) -> Result<Job<S>, RecvTimeoutError> {
+fn next<C>(queue: &Receiver<Job<C>>, chore: Option<Instant>) -> Result<Job<C>, RecvTimeoutError> {
     match chore {
         Some(due) => {
             queue.recv_timeout(due.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)))
@@ -168,7 +134,7 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-    use crate::service::{Fingerprint, Payload, Spec};
+    use crate::service::{CommandSpec, Fingerprint, Payload};
 
     /// Does what it is told for each batch, and tells the sizes of the batches that it was given.
     struct Scripted {
@@ -201,6 +167,7 @@ mod tests {
 
     struct Stage {
         lane: Lane<()>,
+        thread: JoinHandle<()>,
         script: Sender<fn() -> Answer>,
         seen: Receiver<usize>,
     }
@@ -209,13 +176,13 @@ mod tests {
         let (script, told) = mpsc::channel();
         let (tell, seen) = mpsc::channel();
         let open = move || Ok(Scripted { script: told, seen: tell, chore });
-        let lane = Lane::start("scripted", open).await.unwrap();
-        Stage { lane, script, seen }
+        let (lane, thread) = Lane::start("scripted", open).await.unwrap();
+        Stage { lane, thread, script, seen }
     }
 
     fn batch(size: usize) -> Arc<[Request<()>]> {
         let request = || Request {
-            command: Spec::read("list"),
+            command: CommandSpec::read("list"),
             id: None,
             deadline: None,
             fingerprint: Fingerprint([0; 16]),
@@ -233,6 +200,7 @@ mod tests {
         assert!(error.to_string().ends_with("panicked: scripted"), "{error}");
         stage.lane.ask(batch(2)).await.unwrap();
         drop(stage.lane);
+        stage.thread.join().unwrap();
         assert_eq!(stage.seen.iter().collect::<Vec<_>>(), [1, usize::MAX, 2], "batch, reset, batch");
     }
 
@@ -256,6 +224,7 @@ mod tests {
         let stage = stage(Some(Instant::now())).await;
         assert_eq!(stage.seen.recv().unwrap(), 0);
         drop(stage.lane);
+        stage.thread.join().unwrap();
     }
 
     #[tokio::test]

@@ -25,12 +25,7 @@ mod transaction;
 mod write_lock;
 mod writer;
 
-use std::{
-    path::{Path, PathBuf},
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 
@@ -38,28 +33,21 @@ pub use backup::{backup, quick_check};
 pub(super) use copy::File;
 
 use self::{lane::Lane, reader::Reader, write_lock::Wait, writer::Writer};
-use super::{OpenError, Options};
-use crate::service::{Access, Reply, Request, Service, Store, Unavailable};
+use super::{OpenError, Options, Store};
+use crate::service::{Access, Reply, Request, Unavailable, command::Commands};
 
 /// How long a writer waits for other processes before it says so, and a question for readiness before it is answered.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A store on a file. Its threads end when it is dropped.
-pub struct SqliteStore<S> {
-    writer: Lane<S>,
-    reader: Lane<S>,
+pub struct SqliteStore<C> {
+    writer: Lane<C>,
+    reader: Lane<C>,
     wait: Arc<Wait>,
     patience: Duration,
-    id: String,
 }
 
-/// A file's whole path and its machine.
-pub(super) fn id(path: &Path) -> String {
-    let path = path.canonicalize().unwrap_or_else(|_| path.into());
-    format!("sqlite:{} on {}", path.display(), gethostname::gethostname().to_string_lossy())
-}
-
-impl<S: Service> SqliteStore<S> {
+impl<C: Commands> SqliteStore<C> {
     /// Opens a database; makes it, and the directories above it, if it is not there, and brings its schema up to
     /// date. Waits while another process writes. Needs a tokio runtime with time.
     ///
@@ -71,39 +59,34 @@ impl<S: Service> SqliteStore<S> {
     pub async fn open(path: PathBuf, options: Options) -> Result<Self, OpenError> {
         connection::check_library()?;
         let wait = Arc::<Wait>::default();
-        let named = path.clone();
         let (placed, place) = tokio::sync::oneshot::channel();
         let open_writer = {
             let (wait, options) = (Arc::clone(&wait), options.clone());
             move || {
-                let (writer, place) = Writer::<S>::open(&path, options, wait)?;
+                let (writer, place) = Writer::<C>::open(&path, options, wait)?;
                 // Only a caller who has given up does not receive it.
                 let _ = placed.send(place);
                 Ok(writer)
             }
         };
-        let writer = noticing(&wait, PATIENCE, Lane::start("sqlite-writer", open_writer)).await?;
+        let (writer, _) = noticing(&wait, PATIENCE, Lane::start("sqlite-writer", open_writer)).await?;
         let place = place.await.map_err(|error| OpenError::Unavailable(Unavailable(error.into())))?;
-        let reader = Lane::start("sqlite-reader", move || Reader::<S>::open(place, options)).await?;
-        Ok(Self { writer, reader, wait, patience: PATIENCE, id: id(&named) })
+        let (reader, _) = Lane::start("sqlite-reader", move || Reader::<C>::open(place, options)).await?;
+        Ok(Self { writer, reader, wait, patience: PATIENCE })
     }
 
-    async fn write(&self, batch: Arc<[Request<S>]>) -> Result<Vec<Reply>, Unavailable> {
+    async fn write(&self, batch: Arc<[Request<C>]>) -> Result<Vec<Reply>, Unavailable> {
         noticing(&self.wait, self.patience, self.writer.ask(batch)).await
     }
 }
 
-impl<S: Service> Store<S> for SqliteStore<S> {
-    fn apply(&self, batch: Arc<[Request<S>]>) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>> {
+impl<C: Commands> Store<C> for SqliteStore<C> {
+    fn apply(&self, batch: Arc<[Request<C>]>) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>> {
         if batch.iter().all(|request| request.command.access == Access::Read) {
             Box::pin(self.reader.ask(batch))
         } else {
             Box::pin(self.write(batch))
         }
-    }
-
-    fn id(&self) -> &str {
-        &self.id
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<(), Unavailable>> {

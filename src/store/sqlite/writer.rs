@@ -15,8 +15,7 @@ use super::{
     connection::{BUSY_TIMEOUT, open_for_writing},
     lane::Work,
     place::{Place, failed},
-    purge::{self, Marks},
-    rows,
+    purge, rows,
     session::Session,
     sql::Sql,
     transaction::{self, Batch},
@@ -24,11 +23,8 @@ use super::{
 };
 use crate::{
     failpoints::{failpoint, mutant},
-    service::{Reply, Request, Service, Unavailable},
-    store::{
-        OpenError, Options,
-        purge::{Schedule, warn_of_clock},
-    },
+    service::{Reply, Request, Unavailable, command::Commands},
+    store::{OpenError, Options, purge::Purge},
 };
 
 /// A write-ahead log larger than this is cut back. Checkpoints keep it at some 32 MiB at most, unless readers are always about.
@@ -38,19 +34,18 @@ const WAL_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// How long cutting it back may wait for readers, while the writers queue.
 const WAL_CUT_TIMEOUT: Duration = Duration::from_millis(100);
 
-pub(super) struct Writer<S> {
+pub(super) struct Writer<C> {
     session: Session,
     sql: Sql,
-    commands: PhantomData<fn(S)>,
+    commands: PhantomData<fn(C)>,
     lock: WriteLock,
     options: Options,
-    purge: Schedule,
-    marks: Marks,
+    purge: Purge,
     checkpointer: Checkpointer,
     next_wal_check: Instant,
 }
 
-impl<S: Service> Writer<S> {
+impl<C: Commands> Writer<C> {
     /// Opens the database, or makes it. Blocks while another process writes; `wait` tells others so.
     pub(super) fn open(path: &Path, options: Options, wait: Arc<Wait>) -> Result<(Self, Place), OpenError> {
         let place = Place::prepare(path)?;
@@ -58,34 +53,25 @@ impl<S: Service> Writer<S> {
             .map_err(|error| failed("open the lock files of", place.path(), &error))?;
         let held = lock.acquire().map_err(|error| failed("lock", place.path(), &error))?;
         place.create()?;
-        let mut session = Session::begin(place.clone(), open_for_writing::<S::Entity>)?;
-        let latest = session.with("read the marks of", |connection| purge::latest(connection))?;
-        // Behind the latest that any worker saw: ahead may mean no more than that nobody worked for long.
-        if let Some((_, latest_clock)) = latest {
-            let clock = (options.clock)();
-            warn_of_clock(&place.path().display().to_string(), clock, clock.max(latest_clock));
-        }
+        let session = Session::begin(place.clone(), open_for_writing::<C::Entity>)?;
         drop(held);
         let checkpointer = Checkpointer::start(place.clone())?;
         let now = Instant::now();
-        let (purge, marks) = (Schedule::new(options.retention), Marks::new(options.retention));
+        let purge = Purge::new(options.retention, (options.clock)(), now);
         let next_wal_check = now + WAL_CHECK_INTERVAL;
-        let sql = Sql::of::<S::Entity>();
+        let sql = Sql::of::<C::Entity>();
         let commands = PhantomData;
-        Ok((
-            Self { session, sql, commands, lock, options, purge, marks, checkpointer, next_wal_check },
-            place,
-        ))
+        Ok((Self { session, sql, commands, lock, options, purge, checkpointer, next_wal_check }, place))
     }
 
     fn purge(&mut self) -> Result<(), Unavailable> {
         let begun = Instant::now();
         // Before anything can fail, so that a step that fails is not tried again at once.
-        self.purge.begin(begun);
+        let horizon = self.purge.begin((self.options.clock)(), begun);
         let _held = self.lock.acquire().map_err(|error| self.session.unavailable(&error.to_string()))?;
-        let (marks, clock) = (&mut self.marks, (self.options.clock)());
-        let deleted =
-            self.session.with("forget old replies", |connection| marks.step(connection, clock, begun))?;
+        let deleted = self
+            .session
+            .with("forget old replies", |connection| purge::delete_oldest(connection, horizon))?;
         self.purge.end(begun, deleted as u64);
         Ok(())
     }
@@ -113,10 +99,10 @@ impl<S: Service> Writer<S> {
     }
 }
 
-impl<S: Service> Work for Writer<S> {
-    type Command = S;
+impl<C: Commands> Work for Writer<C> {
+    type Command = C;
 
-    fn answer(&mut self, requests: &[Request<S>]) -> Result<Vec<Reply>, Unavailable> {
+    fn answer(&mut self, requests: &[Request<C>]) -> Result<Vec<Reply>, Unavailable> {
         let _held = self.lock.acquire().map_err(|error| self.session.unavailable(&error.to_string()))?;
         let batch = Batch { requests, options: &self.options, sql: &self.sql };
         let replies = self.session.with("write", |connection| match requests {
@@ -162,13 +148,14 @@ fn cut_wal(connection: &mut Connection) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::users::commands::Users;
+    use crate::users::commands::UserCommand;
 
     #[test]
     fn a_large_log_is_cut_back() {
         let dir = tempfile::tempdir().unwrap();
         let (mut writer, place) =
-            Writer::<Users>::open(&dir.path().join("users.db"), Options::default(), Arc::default()).unwrap();
+            Writer::<UserCommand>::open(&dir.path().join("users.db"), Options::default(), Arc::default())
+                .unwrap();
         let fill = |connection: &mut Connection| {
             connection.execute_batch("PRAGMA wal_autocheckpoint = 0; CREATE TABLE filler (bytes BLOB)")?;
             connection
@@ -191,7 +178,7 @@ mod tests {
     fn chores_that_fail_are_not_tried_again_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("users.db");
-        let (mut writer, _) = Writer::<Users>::open(&path, Options::default(), Arc::default()).unwrap();
+        let (mut writer, _) = Writer::<UserCommand>::open(&path, Options::default(), Arc::default()).unwrap();
         std::fs::rename(&path, dir.path().join("moved.db")).unwrap();
         writer.next_wal_check = Instant::now();
         assert!(writer.next_chore().unwrap() <= Instant::now(), "due at the start");

@@ -1,6 +1,5 @@
 //! `award`: adds points.
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{INSUFFICIENT_POINTS, POINTS_LIMIT, existing};
@@ -14,14 +13,13 @@ use crate::{
     users::user::{self, Points, User, Username},
 };
 
-/// Add points to a user, or take them away
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::Args)]
+/// Payload of `award`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Award {
-    /// Who
+    /// Who.
     pub username: Username,
-    /// How many, for instance 25 or -25
-    #[arg(allow_negative_numbers = true)]
+    /// How many points to add.
     pub points: user::Award,
 }
 
@@ -39,7 +37,7 @@ impl Command<User> for Award {
     /// `user_not_found`; `insufficient_points` or `points_limit` if the balance would leave its bounds.
     fn apply(&self, users: &mut Rows<User>) -> Result<User, Problem> {
         let mut user = existing(users, &self.username)?;
-        let (balance, award) = (user.points.get(), self.points.get());
+        let (balance, award) = (user.points.as_i64(), self.points.get());
         // Neither side exceeds 2^53, so the sum cannot overflow.
         user.points = Points::try_from(balance + award).map_err(|_| {
             let (code, bound) = match award {

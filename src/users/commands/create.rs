@@ -1,6 +1,5 @@
 //! `create`: stores a new user.
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::USER_EXISTS;
@@ -13,18 +12,16 @@ use crate::{
     users::user::{Email, Points, Status, User, Username},
 };
 
-/// Store a new user
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::Args)]
+/// Payload of `create`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Create {
-    /// 1 to 64 of A-Z a-z 0-9 . _ -
+    /// The new user's name.
     pub username: Username,
-    /// E-mail address
-    #[arg(long)]
+    /// The new user's address.
     pub email: Email,
-    /// Opening balance
+    /// The opening balance.
     #[serde(default)]
-    #[arg(long, default_value_t, allow_negative_numbers = true)]
     pub points: Points,
 }
 

@@ -1,6 +1,5 @@
 //! `get`: returns a user.
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::existing;
@@ -13,11 +12,11 @@ use crate::{
     users::user::{User, Username},
 };
 
-/// Show a user
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::Args)]
+/// Payload of `get`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Get {
-    /// Who
+    /// Who.
     pub username: Username,
 }
 

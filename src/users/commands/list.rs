@@ -1,7 +1,8 @@
 //! `list`: returns a page of users.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize};
+use std::num::NonZeroU16;
+
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::{
     limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX},
@@ -10,38 +11,54 @@ use crate::{
         command::{Command, Spec},
         rows::{Needs, Rows},
     },
-    users::user::{User, Username},
-    whole,
+    users::user::{User, Username, deserialize_whole},
 };
 
-/// Show a page of users by username
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, clap::Args)]
+/// Payload of `list`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct List {
-    /// Begin after this username
-    #[arg(long)]
+    /// Begin after this username; without it at the first.
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub after: Option<Username>,
-    /// How many users at most, 1 to 1000
+    /// How many users at most.
     #[serde(default)]
-    #[arg(long, default_value_t)]
     pub limit: Limit,
 }
 
-whole! {
-    /// A page's size.
-    pub struct Limit("the limit is": 1 => i64::from(LIST_LIMIT_MAX));
-}
+/// A page's size: 1 to 1,000.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+pub struct Limit(NonZeroU16);
 
 impl Limit {
-    fn rows(self) -> u16 {
-        u16::try_from(self.get()).expect("it is at most LIST_LIMIT_MAX")
+    /// The size as a number.
+    pub fn get(self) -> u16 {
+        self.0.get()
     }
 }
 
 impl Default for Limit {
     fn default() -> Self {
-        Self(LIST_LIMIT_DEFAULT.into())
+        Self(NonZeroU16::new(LIST_LIMIT_DEFAULT).expect("the default is not 0"))
+    }
+}
+
+impl TryFrom<i64> for Limit {
+    type Error = String;
+
+    fn try_from(number: i64) -> Result<Self, String> {
+        u16::try_from(number)
+            .ok()
+            .filter(|limit| *limit <= LIST_LIMIT_MAX)
+            .and_then(NonZeroU16::new)
+            .map(Self)
+            .ok_or_else(|| format!("the limit is a whole number from 1 to {LIST_LIMIT_MAX}, not {number}"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::try_from(deserialize_whole(deserializer, LIST_LIMIT_MAX.into())?).map_err(de::Error::custom)
     }
 }
 
@@ -51,7 +68,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Username
 }
 
 /// A page of users. There is no snapshot across pages.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
     /// Users by username.
     pub users: Vec<User>,
@@ -65,11 +82,11 @@ impl Command<User> for List {
     type Output = Page;
 
     fn needs(&self) -> Needs<'_, User> {
-        Needs::Page(self.after.as_ref(), self.limit.rows())
+        Needs::Page(self.after.as_ref(), self.limit.get())
     }
 
     fn apply(&self, users: &mut Rows<User>) -> Result<Page, Problem> {
-        let (found, more) = users.page(self.after.as_ref(), self.limit.rows());
+        let (found, more) = users.page(self.after.as_ref(), self.limit.get());
         let next = found.last().filter(|_| more).map(|last| last.username.clone());
         Ok(Page { users: found.into_iter().cloned().collect(), next })
     }
@@ -77,7 +94,7 @@ impl Command<User> for List {
 
 #[cfg(test)]
 mod tests {
-    use crate::{service::Service, users::commands::Users};
+    use crate::{service::command::Commands, users::commands::UserCommand};
 
     #[test]
     fn a_limit_that_is_none_is_told_in_plain_words() {
@@ -88,7 +105,8 @@ mod tests {
             ("1001", "limit: the limit is a whole number from 1 to 1000, not 1001"),
         ];
         for (limit, expected) in cases {
-            let problem = Users::parse("list", format!(r#"{{"limit":{limit}}}"#).as_bytes()).unwrap_err();
+            let problem =
+                UserCommand::parse("list", format!(r#"{{"limit":{limit}}}"#).as_bytes()).unwrap_err();
             assert!(problem.detail.starts_with(expected), "{}", problem.detail);
         }
     }

@@ -1,6 +1,5 @@
 //! `promote`: sets the status that the points have earned.
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::existing;
@@ -16,11 +15,11 @@ use crate::{
     },
 };
 
-/// Set the status that a user's points have earned
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::Args)]
+/// Payload of `promote`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Promote {
-    /// Who
+    /// Who.
     pub username: Username,
 }
 

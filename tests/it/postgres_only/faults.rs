@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-use rabbitry::{clock::unix_ms, service::Request, store::Options, users::commands::Users};
+use rabbitry::{
+    clock::unix_ms,
+    service::{Request, Service},
+    store::Options,
+    users::commands::UserCommand,
+};
 use serde_json::json;
 
 use crate::support::{
@@ -72,7 +77,7 @@ async fn a_fault_of_the_environment_is_no_answer_and_passes() {
     let database = Database::postgres();
     let worker = database.open().await;
     database.change("ALTER TABLE inbox RENAME TO away");
-    let error = worker.store.apply(worker.requests(&[create("ann").id("1")])).await.unwrap_err();
+    let error = worker.service.answer(worker.requests(&[create("ann").id("1")])).await.unwrap_err();
     let error = error.to_string();
     assert!(error.contains("\"inbox\" does not exist"), "{error}");
     database.change("ALTER TABLE away RENAME TO inbox");
@@ -89,7 +94,7 @@ async fn sessions_that_the_server_ended_are_opened_again_without_a_failure() {
         database.end_sessions("true");
         assert_eq!(points(&worker, "ann").await, round);
     }
-    worker.store.ready().await.unwrap();
+    worker.service.ready().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -99,7 +104,7 @@ async fn a_session_that_ends_in_the_middle_is_tried_again_on_another() {
     worker.answer_one(&create("ann")).await;
     let foreign = ForeignWriter::begin(&database);
     let asked = [award("ann", 1)];
-    let waiting = worker.store.apply(worker.requests(&asked));
+    let waiting = worker.service.answer(worker.requests(&asked));
     let meddling = async {
         eventually("it waits for the lock", async || database.end_sessions("wait_event_type = 'Lock'") == 1)
             .await;
@@ -120,7 +125,7 @@ async fn a_commit_whose_outcome_is_not_known_is_asked_for_again_and_done_once() 
     let gate = crate::support::postgres::Session::open(&database.url);
     gate.rows("SELECT pg_advisory_lock(1)").unwrap();
     let asked = [award("ann", 1).id("a")];
-    let committing = worker.store.apply(worker.requests(&asked));
+    let committing = worker.service.answer(worker.requests(&asked));
     let meddling = async {
         let in_commit = "query LIKE '%COMMIT' AND wait_event = 'advisory'";
         eventually("it commits", async || database.end_sessions(in_commit) == 1).await;
@@ -140,7 +145,7 @@ async fn what_is_locked_for_long_is_told_and_left_to_the_caller() {
     worker.answer_one(&create("ann")).await;
     let foreign = ForeignWriter::begin(&database);
     assert_eq!(points(&worker, "ann").await, 0, "readers do not wait for writers");
-    let error = worker.store.apply(worker.requests(&[award("ann", 1)])).await.unwrap_err().to_string();
+    let error = worker.service.answer(worker.requests(&[award("ann", 1)])).await.unwrap_err().to_string();
     assert!(error.contains("55P03") && error.contains("holds a lock for long"), "{error}");
     foreign.end();
     assert_eq!(gists(&worker.answer(&[award("ann", 1)]).await), ["200"]);
@@ -155,13 +160,12 @@ async fn wait_for_replies(database: &Database, expected: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn old_replies_are_forgotten_and_young_ones_are_not() {
     let database = Database::postgres();
-    let past = database.open().await;
+    let eight_days_ago = Options { clock: || unix_ms() - 8 * DAY, ..Options::default() };
+    let past = database.open_with(eight_days_ago).await;
     let old: Vec<Ask> = (0..600).map(|n| award("ann", 1).id(&format!("old-{n}"))).collect();
     past.answer(&[&[create("ann")], &old[..]].concat()).await;
     past.answer_one(&award("ann", 1).id("young")).await;
-    let age = |days| unix_ms() - days * DAY;
-    database.change(&format!("UPDATE inbox SET created_at = {}", age(9)));
-    database.change(&format!("UPDATE inbox SET created_at = {} WHERE message_id = 'young'", age(1)));
+    database.change(&format!("UPDATE inbox SET created_at = {} WHERE message_id = 'young'", unix_ms() - DAY));
     // Several steps, by one of them at a time.
     let today = [database.open().await, database.open().await];
     wait_for_replies(&database, &["young"]).await;
@@ -186,8 +190,8 @@ async fn a_batch_goes_on_when_its_caller_has_gone() {
     let worker = database.open().await;
     worker.answer_one(&create("ann")).await;
     let foreign = ForeignWriter::begin(&database);
-    let requests: std::sync::Arc<[Request<Users>]> = worker.requests(&[award("ann", 1)]);
-    let abandoned = tokio::time::timeout(Duration::from_millis(50), worker.store.apply(requests)).await;
+    let requests: std::sync::Arc<[Request<UserCommand>]> = worker.requests(&[award("ann", 1)]);
+    let abandoned = tokio::time::timeout(Duration::from_millis(50), worker.service.answer(requests)).await;
     assert!(abandoned.is_err(), "it waits for the lock");
     foreign.end();
     soon("it is done", async { while points(&worker, "ann").await != 1 {} }).await;

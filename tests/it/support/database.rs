@@ -3,9 +3,8 @@
 use std::{env, path::Path, sync::Arc};
 
 use rabbitry::{
-    service::Store,
-    store::{self, Options},
-    users::Users,
+    store::{self, Options, Store},
+    users::{UserService, commands::UserCommand},
 };
 use rusqlite::{Connection, types::ValueRef};
 use tempfile::TempDir;
@@ -118,7 +117,8 @@ impl Database {
 }
 
 async fn open(url: &str, options: Options) -> Worker {
-    Worker { store: store::open(url, options).await.unwrap() }
+    let store = store::open(url, options).await.unwrap();
+    Worker { service: UserService::new(Arc::clone(&store)), store }
 }
 
 fn sqlite_rows(connection: &Connection, sql: &str) -> Vec<Vec<String>> {
@@ -165,7 +165,8 @@ impl ForeignWriter {
     }
 }
 
-/// The store of one worker.
+/// The store and the service of one worker.
 pub(crate) struct Worker {
-    pub(crate) store: Arc<dyn Store<Users>>,
+    pub(crate) service: UserService,
+    pub(crate) store: Arc<dyn Store<UserCommand>>,
 }

@@ -153,11 +153,6 @@ impl Vhost {
         self.counts(queue).await.0
     }
 
-    pub async fn wait_for_messages(&self, queue: &str, messages: u32) {
-        eventually(&format!("{messages} messages in {queue}"), async || self.ready(queue).await == messages)
-            .await;
-    }
-
     pub async fn wait_for_consumers(&self, queue: &str, consumers: u32) {
         eventually(&format!("{consumers} consumers of {queue}"), async || {
             self.counts(queue).await.1 == consumers
@@ -247,7 +242,7 @@ pub fn header_text(delivery: &Delivery, name: &str) -> String {
 }
 
 fn test_broker() -> (url::Url, url::Url) {
-    let state = Home::find().ok().flatten().and_then(|home| home.state().ok()).unwrap_or_default();
+    let state = Home::find().and_then(|home| home.state().ok()).unwrap_or_default();
     let find = |name: &str, key: &str| {
         let url = env::var(name).ok().or_else(|| state.get(key).cloned());
         let url = url.unwrap_or_else(|| panic!("no broker for the tests; run them with `make test`"));
