@@ -35,3 +35,7 @@ pub mod stack;
 pub mod store;
 pub mod telemetry;
 pub mod users;
+
+// The macros name them.
+#[doc(hidden)]
+pub use {regex, schemars};

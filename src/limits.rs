@@ -16,7 +16,7 @@ pub const USERNAME_MAX: usize = 64;
 /// Longest e-mail address, in bytes (RFC 5321, 4.5.3.1.3, less the angle brackets).
 pub const EMAIL_MAX: usize = 254;
 /// Largest balance: the largest integer that every JSON reader takes without loss (RFC 8259, 6).
-pub const POINTS_MAX: u64 = (1 << 53) - 1;
+pub const POINTS_MAX: i64 = (1 << 53) - 1;
 /// Most users in one page of `list`.
 pub const LIST_LIMIT_MAX: u16 = 1000;
 /// Users in one page of `list` when the command does not say.

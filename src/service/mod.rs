@@ -11,6 +11,7 @@ pub mod inbox;
 pub mod payload;
 mod problem;
 pub mod rows;
+pub mod value;
 
 use std::{error::Error, future::Future, sync::Arc};
 

@@ -1,17 +1,19 @@
 //! A user, and the values it is made of: valid by construction.
 
-use std::{fmt, str::FromStr};
+use std::str::FromStr;
 
 use email_address::EmailAddress;
-use serde::{Deserialize, Deserializer, Serialize, de};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     limits::{EMAIL_MAX, POINTS_MAX, USERNAME_MAX},
     service::entity::{Entity, Field, Table, Type, Unreadable, Value},
+    text, whole,
 };
 
 /// A user, as stored and as replied.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct User {
     /// Unique, case-sensitive.
     pub username: Username,
@@ -36,7 +38,7 @@ impl Entity for User {
 }
 
 /// What a user's points have earned at the last promotion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Status {
     /// Up to 50 points.
     Bronze,
@@ -80,203 +82,44 @@ impl Field for Status {
     }
 }
 
-/// 1–64 of `[A-Za-z0-9._-]`, beginning with a letter or digit.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct Username(String);
-
-impl Username {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
+text! {
+    /// 1–64 of `[A-Za-z0-9._-]`, beginning with a letter or digit.
+    pub struct Username {
+        max: USERNAME_MAX,
+        pattern: "^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        otherwise: format!(
+            "a username has 1 to {USERNAME_MAX} characters of A-Z, a-z, 0-9, '.', '_' and '-', and begins with a letter or digit"
+        ),
     }
 }
 
-impl TryFrom<String> for Username {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        let valid = (1..=USERNAME_MAX).contains(&text.len())
-            && text.chars().all(allowed)
-            && text.starts_with(|c: char| c.is_ascii_alphanumeric());
-        if valid {
-            Ok(Self(text))
-        } else {
-            Err(format!(
-                "a username has 1 to {USERNAME_MAX} characters of A-Z, a-z, 0-9, '.', '_' and '-', and begins with a letter or digit"
-            ))
-        }
-    }
+text! {
+    /// A syntactically valid e-mail address (RFC 5321, 5322) of at most 254 bytes.
+    pub struct Email { max: EMAIL_MAX, also: "format" = "email", check: check_address }
 }
 
-/// A syntactically valid e-mail address (RFC 5321, 5322) of at most 254 bytes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Email(String);
-
-impl Email {
-    /// The address as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
+fn check_address(text: &str) -> Result<(), String> {
+    if text.len() > EMAIL_MAX {
+        return Err(format!("an e-mail address has at most {EMAIL_MAX} bytes, this one has {}", text.len()));
     }
+    let plain = email_address::Options::default().without_display_text().without_domain_literal();
+    EmailAddress::parse_with_options(text, plain)
+        .map_err(|error| format!("not an e-mail address: {error}"))?;
+    if text.chars().any(char::is_control) {
+        return Err("not an e-mail address: it holds a control character".to_owned());
+    }
+    Ok(())
 }
 
-impl TryFrom<String> for Email {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        if text.len() > EMAIL_MAX {
-            return Err(format!(
-                "an e-mail address has at most {EMAIL_MAX} bytes, this one has {}",
-                text.len()
-            ));
-        }
-        let plain = email_address::Options::default().without_display_text().without_domain_literal();
-        EmailAddress::parse_with_options(&text, plain)
-            .map_err(|error| format!("not an e-mail address: {error}"))?;
-        if text.chars().any(char::is_control) {
-            return Err("not an e-mail address: it holds a control character".to_owned());
-        }
-        Ok(Self(text))
-    }
+whole! {
+    /// A balance.
+    #[derive(Default)]
+    pub struct Points("points are": 0 => POINTS_MAX);
 }
 
-macro_rules! text_values {
-    ($($name:ident),*) => {$(
-        impl Field for $name {
-            const TYPE: Type = Type::Text;
-
-            fn value(&self) -> Value<'_> {
-                Value::Text(&self.0)
-            }
-
-            // What is stored was valid once: a rule made stricter since must not make users unreadable.
-            fn read(value: Value<'_>) -> Result<Self, Unreadable> {
-                String::read(value).map(Self)
-            }
-        }
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                Self::try_from(String::deserialize(deserializer)?).map_err(de::Error::custom)
-            }
-        }
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    )*};
-}
-text_values!(Username, Email);
-
-/// A balance of 0 … 2^53−1.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Points(u64);
-
-impl Points {
-    /// The balance as a number.
-    pub fn get(self) -> u64 {
-        self.0
-    }
-
-    /// The balance as stores keep it.
-    pub fn as_i64(self) -> i64 {
-        i64::try_from(self.0).expect("points lie below 2^53")
-    }
-}
-
-impl Field for Points {
-    const TYPE: Type = Type::Integer;
-
-    fn value(&self) -> Value<'_> {
-        Value::Integer(i64::try_from(self.0).expect("points lie below 2^53"))
-    }
-
-    fn read(value: Value<'_>) -> Result<Self, Unreadable> {
-        i64::read(value)?.try_into().map_err(Unreadable)
-    }
-}
-
-impl TryFrom<i64> for Points {
-    type Error = String;
-
-    fn try_from(number: i64) -> Result<Self, String> {
-        match u64::try_from(number) {
-            Ok(points) if points <= POINTS_MAX => Ok(Self(points)),
-            _ => Err(format!("points are a whole number from 0 to {POINTS_MAX}, not {number}")),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Points {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::try_from(deserialize_whole(deserializer, POINTS_MAX)?).map_err(de::Error::custom)
-    }
-}
-
-/// Points to add: not 0, possibly negative, at most 2^53−1 either way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Award(i64);
-
-impl Award {
-    /// The number of points to add.
-    pub fn get(self) -> i64 {
-        self.0
-    }
-}
-
-impl TryFrom<i64> for Award {
-    type Error = String;
-
-    fn try_from(number: i64) -> Result<Self, String> {
-        if number != 0 && number.unsigned_abs() <= POINTS_MAX {
-            Ok(Self(number))
-        } else {
-            Err(format!(
-                "awarded points are a whole number from -{POINTS_MAX} to {POINTS_MAX} other than 0, not {number}"
-            ))
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Award {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::try_from(deserialize_whole(deserializer, POINTS_MAX)?).map_err(de::Error::custom)
-    }
-}
-
-/// Reads an integer written as one: `1.0` and `1e3` are refused, as not every reader takes them for the same number.
-/// Who calls it holds the number against `max`, which is named here only.
-pub(in crate::users) fn deserialize_whole<'de, D: Deserializer<'de>>(
-    deserializer: D,
-    max: u64,
-) -> Result<i64, D::Error> {
-    struct Whole {
-        max: u64,
-    }
-    impl de::Visitor<'_> for Whole {
-        type Value = i64;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "a whole number of at most {}, without fraction or exponent", self.max)
-        }
-
-        fn visit_f64<E: de::Error>(self, number: f64) -> Result<i64, E> {
-            // `-0` is read as a float too, and its writer has written none.
-            if number == 0.0 && number.is_sign_negative() {
-                return Err(E::invalid_value(de::Unexpected::Other("minus zero"), &self));
-            }
-            Err(E::invalid_type(de::Unexpected::Float(number), &self))
-        }
-
-        fn visit_i64<E: de::Error>(self, number: i64) -> Result<i64, E> {
-            Ok(number)
-        }
-
-        fn visit_u64<E: de::Error>(self, number: u64) -> Result<i64, E> {
-            i64::try_from(number).map_err(|_| E::invalid_value(de::Unexpected::Unsigned(number), &self))
-        }
-    }
-    deserializer.deserialize_i64(Whole { max })
+whole! {
+    /// Points to add, or with a minus to take away: never nothing.
+    pub struct Award("awarded points are": -POINTS_MAX => POINTS_MAX, except 0);
 }
 
 #[cfg(test)]

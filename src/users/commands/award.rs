@@ -1,5 +1,6 @@
 //! `award`: adds points.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{INSUFFICIENT_POINTS, POINTS_LIMIT, existing};
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// Payload of `award`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Award {
     /// Who.
@@ -37,7 +38,7 @@ impl Command<User> for Award {
     /// `user_not_found`; `insufficient_points` or `points_limit` if the balance would leave its bounds.
     fn apply(&self, users: &mut Rows<User>) -> Result<User, Problem> {
         let mut user = existing(users, &self.username)?;
-        let (balance, award) = (user.points.as_i64(), self.points.get());
+        let (balance, award) = (user.points.get(), self.points.get());
         // Neither side exceeds 2^53, so the sum cannot overflow.
         user.points = Points::try_from(balance + award).map_err(|_| {
             let (code, bound) = match award {

@@ -1,5 +1,6 @@
 //! `create`: stores a new user.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::USER_EXISTS;
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// Payload of `create`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Create {
     /// The new user's name.

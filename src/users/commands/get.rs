@@ -1,5 +1,6 @@
 //! `get`: returns a user.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::existing;
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// Payload of `get`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Get {
     /// Who.

@@ -1,8 +1,7 @@
 //! `list`: returns a page of users.
 
-use std::num::NonZeroU16;
-
-use serde::{Deserialize, Deserializer, Serialize, de};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{
     limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX},
@@ -11,11 +10,12 @@ use crate::{
         command::{Command, Spec},
         rows::{Needs, Rows},
     },
-    users::user::{User, Username, deserialize_whole},
+    users::user::{User, Username},
+    whole,
 };
 
 /// Payload of `list`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct List {
     /// Begin after this username; without it at the first.
@@ -26,39 +26,20 @@ pub struct List {
     pub limit: Limit,
 }
 
-/// A page's size: 1 to 1,000.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-pub struct Limit(NonZeroU16);
+whole! {
+    /// A page's size.
+    pub struct Limit("the limit is": 1 => i64::from(LIST_LIMIT_MAX));
+}
 
 impl Limit {
-    /// The size as a number.
-    pub fn get(self) -> u16 {
-        self.0.get()
+    fn rows(self) -> u16 {
+        u16::try_from(self.get()).expect("it is at most LIST_LIMIT_MAX")
     }
 }
 
 impl Default for Limit {
     fn default() -> Self {
-        Self(NonZeroU16::new(LIST_LIMIT_DEFAULT).expect("the default is not 0"))
-    }
-}
-
-impl TryFrom<i64> for Limit {
-    type Error = String;
-
-    fn try_from(number: i64) -> Result<Self, String> {
-        u16::try_from(number)
-            .ok()
-            .filter(|limit| *limit <= LIST_LIMIT_MAX)
-            .and_then(NonZeroU16::new)
-            .map(Self)
-            .ok_or_else(|| format!("the limit is a whole number from 1 to {LIST_LIMIT_MAX}, not {number}"))
-    }
-}
-
-impl<'de> Deserialize<'de> for Limit {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::try_from(deserialize_whole(deserializer, LIST_LIMIT_MAX.into())?).map_err(de::Error::custom)
+        Self(LIST_LIMIT_DEFAULT.into())
     }
 }
 
@@ -68,7 +49,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Username
 }
 
 /// A page of users. There is no snapshot across pages.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Page {
     /// Users by username.
     pub users: Vec<User>,
@@ -82,11 +63,11 @@ impl Command<User> for List {
     type Output = Page;
 
     fn needs(&self) -> Needs<'_, User> {
-        Needs::Page(self.after.as_ref(), self.limit.get())
+        Needs::Page(self.after.as_ref(), self.limit.rows())
     }
 
     fn apply(&self, users: &mut Rows<User>) -> Result<Page, Problem> {
-        let (found, more) = users.page(self.after.as_ref(), self.limit.get());
+        let (found, more) = users.page(self.after.as_ref(), self.limit.rows());
         let next = found.last().filter(|_| more).map(|last| last.username.clone());
         Ok(Page { users: found.into_iter().cloned().collect(), next })
     }

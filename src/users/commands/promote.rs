@@ -1,5 +1,6 @@
 //! `promote`: sets the status that the points have earned.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::existing;
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// Payload of `promote`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Promote {
     /// Who.
