@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Steps come in the order in which they are named, also with -j: cargo itself uses all cores.
 .NOTPARALLEL:
-.PHONY: help demo up down status worker workers build check test test-ui test-import bench faults soak mutants clean topology store
+.PHONY: help demo up down status worker workers build check test test-ui test-import bench faults soak mutants clean topology store definitions
 
 export RABBITRY_HOME ?= $(CURDIR)/.rabbitry
 # Tests take SQLite unless they are told; everything else takes what `up` was told last.
@@ -57,6 +57,10 @@ build: ## Compile the programs
 	@cargo build --release --locked --bins
 	@if grep -la RABBITRY_FAILPOINTS $(RELEASE)/rabbitry $(RELEASE)/rabbitry-worker; then \
 		echo "these programs can fail on purpose: built with the feature failpoints" >&2; exit 1; fi
+
+definitions: build ## Write rabbitmq/definitions.json anew, as the services need it
+	@$(RELEASE)/rabbitry topology show >rabbitmq/definitions.json.new
+	@mv rabbitmq/definitions.json.new rabbitmq/definitions.json
 
 # A toolchain of rustup's minimal profile has neither.
 check: ## Format, clippy, rustdoc: all without a warning

@@ -16,6 +16,7 @@ use crate::{
         Management, ManagementError,
         topology::{self, Applied, Definitions, Object},
     },
+    users::{SERVICE, commands::COMMANDS},
 };
 
 /// What to do with the topology.
@@ -39,18 +40,23 @@ enum Action {
     Apply,
     /// Read everything back and change nothing
     Check,
+    /// Print the definitions, as a broker loads them at its start
+    Show,
 }
 
 /// Runs `rabbitry topology`.
 pub(super) async fn run(broker: &BrokerArgs, args: TopologyArgs, format: Format) -> Result<(), Failure> {
+    let wanted = definitions(args.file.as_ref())?;
+    if args.action == Action::Show {
+        return print(wanted.to_file().trim_end());
+    }
     let vhost = match &args.vhost {
         Some(vhost) => vhost.clone(),
         None => broker.broker()?.vhost().to_owned(),
     };
     let management = Management::new(&args.management.management(broker)?)?;
-    let wanted = definitions(args.file.as_ref())?;
     let applied = match args.action {
-        Action::Apply => topology::apply(&management, &vhost, &wanted).await?,
+        Action::Show | Action::Apply => topology::apply(&management, &vhost, &wanted).await?,
         Action::Check => {
             let after = topology::check(&management, &vhost, &wanted).await?;
             Applied { before: after.clone(), after }
@@ -70,7 +76,7 @@ pub(super) async fn run(broker: &BrokerArgs, args: TopologyArgs, format: Format)
 }
 
 fn definitions(file: Option<&PathBuf>) -> Result<Definitions, ConfigError> {
-    let Some(file) = file else { return Definitions::own() };
+    let Some(file) = file else { return Ok(Definitions::of(&[(SERVICE, COMMANDS)])) };
     let in_file = |error: &dyn std::fmt::Display| ConfigError(format!("--file {}: {error}", file.display()));
     let text = fs::read_to_string(file).map_err(|error| in_file(&error))?;
     Definitions::parse(&text).map_err(|error| in_file(&error))

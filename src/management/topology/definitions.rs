@@ -4,12 +4,25 @@ use std::collections::BTreeSet;
 
 use regex::Regex;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::config::ConfigError;
+use crate::{
+    amqp::{dead_letters, exchange, queue},
+    config::ConfigError,
+    service::CommandSpec,
+};
 
-/// The topology of this project: the file that the private broker loads at boot.
-const OWN: &str = include_str!("../../../rabbitmq/definitions.json");
+/// The queue for replies to what is published by hand in the management UI.
+const CONSOLE: &str = "reply.console";
+/// Deliveries without an acknowledgement after which the broker dead-letters a command.
+const DELIVERY_LIMIT: u32 = 20;
+/// Commands that a queue holds at most; more are refused to their publishers.
+const LENGTH_MAX: u32 = 100_000;
+/// Bytes that a command queue holds at most.
+const LENGTH_BYTES_MAX: u32 = 512 * 1024 * 1024;
+/// How long a command waits in its queue, in milliseconds, before it is dead-lettered: 3 days. It must be shorter than
+/// the time for which replies are remembered.
+const TTL_MS: u32 = 3 * 24 * 3600 * 1000;
 
 /// Exchanges, queues, bindings and policies. Whatever else a file of definitions holds (users, permissions) is never
 /// read, so that it cannot be sent.
@@ -72,7 +85,46 @@ pub struct Queue {
     pub policy: Option<String>,
 }
 
+impl Exchange {
+    fn durable(name: &str, kind: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            vhost: None,
+            kind: kind.to_owned(),
+            durable: true,
+            auto_delete: false,
+            internal: false,
+            arguments: Map::new(),
+        }
+    }
+}
+
+impl Binding {
+    fn to_queue(source: &str, destination: &str, routing_key: &str) -> Self {
+        Self {
+            source: source.to_owned(),
+            vhost: None,
+            destination: destination.to_owned(),
+            destination_type: "queue".to_owned(),
+            routing_key: routing_key.to_owned(),
+            arguments: Map::new(),
+        }
+    }
+}
+
 impl Queue {
+    fn durable(name: &str, kind: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            vhost: None,
+            durable: true,
+            auto_delete: false,
+            arguments: Map::from_iter([("x-queue-type".to_owned(), kind.into())]),
+            reported_type: None,
+            policy: None,
+        }
+    }
+
     /// classic, quorum, …
     pub fn kind(&self) -> &str {
         let declared = || self.arguments.get("x-queue-type").and_then(Value::as_str);
@@ -122,12 +174,57 @@ fn all() -> String {
 }
 
 impl Definitions {
-    /// The topology of this project.
-    ///
-    /// # Errors
-    /// Never: a test reads it.
-    pub fn own() -> Result<Self, ConfigError> {
-        Self::parse(OWN)
+    /// The topology that services need, each a name and its commands, and a queue for replies to what is published by
+    /// hand.
+    pub fn of(services: &[(&str, &[CommandSpec])]) -> Self {
+        let mut all = Self::default();
+        for &(service, commands) in services {
+            all.add(service, commands);
+        }
+        all.queues.push(Queue::durable(CONSOLE, "classic"));
+        let settings = json!({"max-length": 1000, "overflow": "drop-head", "message-ttl": 24 * 3600 * 1000});
+        all.policies.push(Policy::on_queues("reply-console", &regex::escape(CONSOLE), settings));
+        all
+    }
+
+    fn add(&mut self, service: &str, commands: &[CommandSpec]) {
+        let (commands_exchange, dead) = (exchange(service), dead_letters(service));
+        self.exchanges.push(Exchange::durable(&commands_exchange, "direct"));
+        self.exchanges.push(Exchange::durable(&dead, "fanout"));
+        for command in commands {
+            let queue = queue(service, command.name);
+            self.bindings.push(Binding::to_queue(&commands_exchange, &queue, command.name));
+            self.queues.push(Queue::durable(&queue, "quorum"));
+        }
+        self.queues.push(Queue::durable(&dead, "quorum"));
+        self.bindings.push(Binding::to_queue(&dead, &dead, ""));
+        let names: Vec<_> = commands.iter().map(|command| command.name).collect();
+        let pattern = format!("{}\\.({})", regex::escape(service), names.join("|"));
+        let settings = json!({
+            "delivery-limit": DELIVERY_LIMIT,
+            "dead-letter-exchange": dead,
+            "dead-letter-strategy": "at-least-once",
+            "overflow": "reject-publish",
+            "max-length": LENGTH_MAX,
+            "max-length-bytes": LENGTH_BYTES_MAX,
+            "message-ttl": TTL_MS,
+            "queue-leader-locator": "balanced",
+        });
+        self.policies.push(Policy::on_queues(&format!("{service}-commands"), &pattern, settings));
+        // What is looked at counts as delivered, and nothing may leave the dead-letter queue by itself.
+        let settings = json!({"delivery-limit": 1_000_000_000, "queue-leader-locator": "balanced"});
+        self.policies.push(Policy::on_queues(&format!("{service}-dead"), &regex::escape(&dead), settings));
+    }
+
+    /// The definitions as a broker loads them at its start: everything on the default virtual host.
+    pub fn to_file(&self) -> String {
+        let mut file = serde_json::to_value(self).expect("definitions serialize to JSON");
+        for objects in file.as_object_mut().into_iter().flat_map(Map::values_mut) {
+            for object in objects.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+                object.insert("vhost".to_owned(), "/".into());
+            }
+        }
+        format!("{file:#}\n")
     }
 
     /// Reads a file of definitions.
@@ -174,6 +271,17 @@ impl Definitions {
 }
 
 impl Policy {
+    fn on_queues(name: &str, pattern: &str, settings: Value) -> Self {
+        Self {
+            name: name.to_owned(),
+            vhost: None,
+            pattern: format!("^{pattern}$"),
+            apply_to: "queues".to_owned(),
+            priority: 10,
+            definition: serde_json::from_value(settings).expect("settings are an object"),
+        }
+    }
+
     fn regex(&self) -> Result<Regex, ConfigError> {
         Regex::new(&self.pattern).map_err(|error| {
             ConfigError(format!("the pattern of policy {:?} cannot be read: {error}", self.name))
@@ -186,11 +294,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_projects_own_definitions_are_read_and_lose_their_virtual_host() {
-        let own = Definitions::own().unwrap();
-        assert!(!own.queues.is_empty() && !own.policies.is_empty());
-        assert!(OWN.contains("vhost"));
-        assert!(!serde_json::to_string(&own).unwrap().contains("vhost"));
+    fn what_a_service_needs_is_read_as_it_is_written_and_loses_its_virtual_host() {
+        let own = Definitions::of(&[("shop", &[CommandSpec::write("order"), CommandSpec::read("get")])]);
+        assert!(own.to_file().contains("\"vhost\": \"/\""));
+        let read = Definitions::parse(&own.to_file()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::to_value(&own).unwrap());
+        assert!(!serde_json::to_string(&read).unwrap().contains("vhost"));
+        let policy = |name: &str| {
+            let queue = own.queues.iter().find(|queue| queue.name == name).unwrap();
+            own.policy_of(queue).unwrap().name.as_str()
+        };
+        assert_eq!(
+            ["shop.order", "shop.get", "shop.dead", "reply.console"].map(policy),
+            ["shop-commands", "shop-commands", "shop-dead", "reply-console"]
+        );
     }
 
     #[test]
