@@ -38,4 +38,4 @@ pub mod users;
 
 // The macros name them.
 #[doc(hidden)]
-pub use {regex, schemars};
+pub use {clap, regex, schemars};

@@ -221,6 +221,14 @@ mod tests {
             unreachable!("no test of this module reads a payload")
         }
 
+        fn flags(_: &str, line: clap::Command) -> clap::Command {
+            line
+        }
+
+        fn of_flags(_: &str, _: &clap::ArgMatches) -> Result<Self, clap::Error> {
+            unreachable!("it has no command line")
+        }
+
         fn needs(&self) -> Needs<'_, Numbers> {
             Needs::None
         }

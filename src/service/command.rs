@@ -1,5 +1,7 @@
 //! What a service can be asked for: one struct for each command, and the closed list of them.
 
+use clap::{ArgMatches, Args};
+use schemars::JsonSchema;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
@@ -9,11 +11,11 @@ use super::{
 };
 
 /// A command: its payload and its rule.
-pub trait Command<E: Entity>: Serialize + DeserializeOwned + Send + Sync {
+pub trait Command<E: Entity>: Serialize + DeserializeOwned + JsonSchema + Args + Send + Sync {
     /// What it is called, and how it is asked for.
     const SPEC: Spec;
     /// What a success returns, as JSON.
-    type Output: Serialize;
+    type Output: Serialize + JsonSchema;
 
     /// What has to be loaded before the rule is applied.
     fn needs(&self) -> Needs<'_, E>;
@@ -69,6 +71,15 @@ pub trait Commands: Serialize + Send + Sync + Sized + 'static {
     /// `malformed`, or `invalid` with the field.
     fn parse(name: &str, payload: &[u8]) -> Result<Self, Problem>;
 
+    /// Adds the flags of the command with this name to its command line.
+    fn flags(name: &str, line: clap::Command) -> clap::Command;
+
+    /// Reads the command with this name from its command line.
+    ///
+    /// # Errors
+    /// What is missing or is no such command.
+    fn of_flags(name: &str, flags: &ArgMatches) -> Result<Self, clap::Error>;
+
     /// What has to be loaded before the command is applied.
     fn needs(&self) -> Needs<'_, Self::Entity>;
 
@@ -109,6 +120,25 @@ macro_rules! commands {
                     $crate::service::Code::INVALID,
                     format!("there is no command {name:?}"),
                 ))
+            }
+
+            fn flags(name: &str, line: $crate::clap::Command) -> $crate::clap::Command {
+                $(
+                    if name == <$command as $crate::service::command::Command<$entity>>::SPEC.name {
+                        return <$command as $crate::clap::Args>::augment_args(line);
+                    }
+                )+
+                line
+            }
+
+            fn of_flags(name: &str, flags: &$crate::clap::ArgMatches) -> Result<Self, $crate::clap::Error> {
+                $(
+                    if name == <$command as $crate::service::command::Command<$entity>>::SPEC.name {
+                        return <$command as $crate::clap::FromArgMatches>::from_arg_matches(flags)
+                            .map(Self::$variant);
+                    }
+                )+
+                Err($crate::clap::Error::new($crate::clap::error::ErrorKind::InvalidSubcommand))
             }
 
             fn needs(&self) -> $crate::service::rows::Needs<'_, $entity> {

@@ -14,13 +14,14 @@ use crate::{
     users::user::{self, Points, User, Username},
 };
 
-/// Payload of `award`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Add points to a user, or take them away
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields)]
 pub struct Award {
-    /// Who.
+    /// Who
     pub username: Username,
-    /// How many points to add.
+    /// How many, for instance 25 or -25
+    #[arg(allow_negative_numbers = true)]
     pub points: user::Award,
 }
 

@@ -13,16 +13,18 @@ use crate::{
     users::user::{Email, Points, Status, User, Username},
 };
 
-/// Payload of `create`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Store a new user
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields)]
 pub struct Create {
-    /// The new user's name.
+    /// 1 to 64 of A-Z a-z 0-9 . _ -
     pub username: Username,
-    /// The new user's address.
+    /// E-mail address
+    #[arg(long)]
     pub email: Email,
-    /// The opening balance.
+    /// Opening balance
     #[serde(default)]
+    #[arg(long, default_value_t, allow_negative_numbers = true)]
     pub points: Points,
 }
 

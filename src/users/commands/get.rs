@@ -13,11 +13,11 @@ use crate::{
     users::user::{User, Username},
 };
 
-/// Payload of `get`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Show a user
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields)]
 pub struct Get {
-    /// Who.
+    /// Who
     pub username: Username,
 }
 

@@ -14,15 +14,17 @@ use crate::{
     whole,
 };
 
-/// Payload of `list`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+/// Show a page of users by username
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields)]
 pub struct List {
-    /// Begin after this username; without it at the first.
+    /// Begin after this username
+    #[arg(long)]
     #[serde(default, deserialize_with = "present", skip_serializing_if = "Option::is_none")]
     pub after: Option<Username>,
-    /// How many users at most.
+    /// How many users at most, 1 to 1000
     #[serde(default)]
+    #[arg(long, default_value_t)]
     pub limit: Limit,
 }
 

@@ -16,11 +16,11 @@ use crate::{
     },
 };
 
-/// Payload of `promote`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Set the status that a user's points have earned
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields)]
 pub struct Promote {
-    /// Who.
+    /// Who
     pub username: Username,
 }
 

@@ -90,6 +90,14 @@ impl Commands for Number {
         payload::parse(payload)
     }
 
+    fn flags(_: &str, line: clap::Command) -> clap::Command {
+        line
+    }
+
+    fn of_flags(_: &str, _: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        unreachable!("it has no command line")
+    }
+
     fn needs(&self) -> Needs<'_, Total> {
         Needs::Key(&0)
     }
