@@ -12,11 +12,11 @@ use rabbitry::{
     config::{BrokerArgs, ConfigError, LogArgs, StoreArgs},
     exit,
     limits::BATCH_MAX,
-    service::CommandSpec,
+    service::Spec,
     shutdown, stack,
     store::{self, OpenError},
     telemetry,
-    users::{UserService, commands::COMMANDS},
+    users::{Users, commands::COMMANDS},
 };
 use tracing::{error, info, warn};
 
@@ -112,10 +112,10 @@ async fn work(args: Args) -> anyhow::Result<Stopped> {
     settings.shutdown_timeout = Duration::from_secs(args.shutdown_timeout);
     settings.store = store::describe_from_afar(&database);
     info!(version = env!("CARGO_PKG_VERSION"), broker = %url, store = settings.store, "worker starts");
-    Ok(Server::new(UserService::new(store), url, settings).run(stop).await?)
+    Ok(Server::<Users>::new(store, url, settings).run(stop).await?)
 }
 
 /// All of them, unless some are named.
-fn serves(named: &[String], command: &CommandSpec) -> bool {
+fn serves(named: &[String], command: &Spec) -> bool {
     named.is_empty() || named.iter().any(|name| name == command.name)
 }

@@ -39,3 +39,9 @@ pub mod users;
 // The macros name them.
 #[doc(hidden)]
 pub use {clap, regex, schemars};
+
+pub use service::{
+    Code, Command, Problem, Service, Spec,
+    entity::{Entity, Field, Table},
+    rows::{Needs, Rows},
+};

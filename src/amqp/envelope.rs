@@ -9,14 +9,14 @@ use lapin::{
 use super::{reply_to::Trust, short, text};
 use crate::{
     limits::{DEAD_LETTER_HEADERS_MAX, TRACE_CONTEXT_MAX},
-    service::{CommandSpec, Problem, Reply, Request, Service, payload},
+    service::{Problem, Reply, Request, Service, Spec, payload},
 };
 
 /// What of a message the engine needs after its command was run.
 #[derive(Debug)]
 pub struct Envelope {
     /// The command that the message's queue stands for.
-    pub command: CommandSpec,
+    pub command: Spec,
     /// The trusted queue that the reply goes to.
     pub reply_to: Option<String>,
     /// The queue that the message named, if it is not trusted.
@@ -30,7 +30,7 @@ pub struct Envelope {
 
 impl Envelope {
     /// Reads a message's properties.
-    pub fn open(command: CommandSpec, properties: &BasicProperties, trust: &Trust) -> Self {
+    pub fn open(command: Spec, properties: &BasicProperties, trust: &Trust) -> Self {
         let owned = |property: &Option<lapin::types::ShortString>| {
             // A client that always sets the property leaves it empty when it has nothing to say.
             property.as_ref().map(ToString::to_string).filter(|text| !text.is_empty())
@@ -57,13 +57,9 @@ impl Envelope {
     ///
     /// # Errors
     /// What the sender has to mend: `malformed` or `invalid`.
-    pub fn request<S: Service>(
-        &self,
-        service: &S,
-        delivery: &Delivery,
-    ) -> Result<Request<S::Command>, Problem> {
+    pub fn request<S: Service>(&self, delivery: &Delivery) -> Result<Request<S>, Problem> {
         let deadline = header(&delivery.properties, "deadline").map(deadline).transpose()?;
-        let (payload, fingerprint) = payload::decode(service, self.command.name, &delivery.data)?;
+        let (payload, fingerprint) = payload::decode(self.command.name, &delivery.data)?;
         Ok(Request { command: self.command, id: self.id.clone(), deadline, fingerprint, payload })
     }
 

@@ -13,7 +13,7 @@ use crate::{
     config::StoreArgs,
     exit,
     store::{self, Copied, OpenError},
-    users::commands::UserCommand,
+    users::commands::Users,
 };
 
 /// What to do with the store.
@@ -85,7 +85,7 @@ async fn off_the_runtime(
 
 async fn copy(from: &str, to: &str) -> Result<(Value, String), Failure> {
     let Copied { entities: users, replies } =
-        store::copy::<UserCommand>((from, "COPY_FROM"), (to, "COPY_TO")).await?;
+        store::copy::<Users>((from, "COPY_FROM"), (to, "COPY_TO")).await?;
     let (from, to) = (store::describe(from), store::describe(to));
     let sentence = format!("{to} holds all of {from}: {users} users and {replies} remembered replies");
     Ok((json!({"from": from, "to": to, "users": users, "replies": replies}), sentence))

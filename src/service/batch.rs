@@ -6,8 +6,7 @@ use std::{
 };
 
 use super::{
-    Code, Payload, Problem, Reply, Request,
-    command::Commands,
+    Code, Payload, Problem, Reply, Request, Service,
     inbox::{Inbox, StoredReply, check_age},
     rows::Rows,
     to_json,
@@ -20,9 +19,9 @@ use crate::{
 /// Runs requests one after another. Nothing is durable before the store saves `rows` and `inbox` and commits.
 ///
 /// `now` is the worker's clock in milliseconds since the Unix epoch, read inside the transaction.
-pub fn run<C: Commands>(
-    requests: &[Request<C>],
-    rows: &mut Rows<C::Entity>,
+pub fn run<S: Service>(
+    requests: &[Request<S>],
+    rows: &mut Rows<S::Entity>,
     inbox: &mut Inbox,
     now: i64,
     retention: Duration,
@@ -31,9 +30,9 @@ pub fn run<C: Commands>(
     requests.iter().map(|request| run_one(request, rows, inbox, now, retention)).collect()
 }
 
-fn run_one<C: Commands>(
-    request: &Request<C>,
-    rows: &mut Rows<C::Entity>,
+fn run_one<S: Service>(
+    request: &Request<S>,
+    rows: &mut Rows<S::Entity>,
     inbox: &mut Inbox,
     now: i64,
     retention: Duration,
@@ -74,7 +73,7 @@ fn run_one<C: Commands>(
 }
 
 /// The reply to a command whose deadline has passed.
-fn overdue<C>(request: &Request<C>, now: i64) -> Option<Reply> {
+fn overdue<S>(request: &Request<S>, now: i64) -> Option<Reply> {
     let deadline = request.deadline.filter(|deadline| *deadline < now)?;
     let detail =
         format!("the deadline passed {} ms ago, the command was not executed", now.saturating_sub(deadline));
@@ -82,7 +81,7 @@ fn overdue<C>(request: &Request<C>, now: i64) -> Option<Reply> {
 }
 
 /// Applies a payload so that a panic leaves no trace but its reply.
-fn apply_contained<C: Commands>(request: &Request<C>, rows: &mut Rows<C::Entity>) -> Reply {
+fn apply_contained<S: Service>(request: &Request<S>, rows: &mut Rows<S::Entity>) -> Reply {
     let mark = rows.mark();
     catch_unwind(AssertUnwindSafe(|| {
         let reply = apply(&request.payload, rows);
@@ -95,7 +94,7 @@ fn apply_contained<C: Commands>(request: &Request<C>, rows: &mut Rows<C::Entity>
     })
 }
 
-fn apply<C: Commands>(payload: &Payload<C>, rows: &mut Rows<C::Entity>) -> Reply {
+fn apply<S: Service>(payload: &Payload<S>, rows: &mut Rows<S::Entity>) -> Reply {
     match payload {
         Payload::One(command) => match command.apply(rows) {
             Ok((status, body)) => Reply { status, body, replayed: false, unexecuted: None },
@@ -110,7 +109,7 @@ fn apply<C: Commands>(payload: &Payload<C>, rows: &mut Rows<C::Entity>) -> Reply
 
 /// The items are refused one by one; a fault in one of them (a panic) takes back the whole array, so that what was
 /// set aside can be sent again.
-fn apply_many<C: Commands>(items: &[Result<C, Problem>], rows: &mut Rows<C::Entity>) -> Vec<u8> {
+fn apply_many<S: Service>(items: &[Result<S, Problem>], rows: &mut Rows<S::Entity>) -> Vec<u8> {
     let mut body = vec![b'['];
     let mut room = ARRAY_PROBLEMS_BYTES_MAX;
     for (index, item) in items.iter().enumerate() {
@@ -145,7 +144,7 @@ fn told_within(room: &mut usize, problem: &Problem) -> Vec<u8> {
 }
 
 /// What of an array is not valid, and so is never executed.
-fn unexecuted_items<C>(payload: &Payload<C>) -> Option<Problem> {
+fn unexecuted_items<S>(payload: &Payload<S>) -> Option<Problem> {
     let Payload::Many(items) = payload else { return None };
     let mut invalid =
         items.iter().enumerate().filter_map(|(index, item)| Some((index, item.as_ref().err()?)));
@@ -173,7 +172,7 @@ mod tests {
     use crate::{
         limits::{ARRAY_BYTES_MAX, ARRAY_ITEMS_MAX},
         service::{
-            CommandSpec, Fingerprint,
+            Fingerprint, Spec,
             entity::{Entity, Table},
             inbox::RETENTION,
             rows::Needs,
@@ -213,9 +212,10 @@ mod tests {
         rows.put(Numbers { name: String::new(), all });
     }
 
-    impl Commands for Do {
+    impl Service for Do {
         type Entity = Numbers;
-        const ALL: &'static [CommandSpec] = &[CommandSpec::write("do").created()];
+        const NAME: &'static str = "numbers";
+        const COMMANDS: &'static [Spec] = &[Spec::write("do").created()];
 
         fn parse(_: &str, _: &[u8]) -> Result<Self, Problem> {
             unreachable!("no test of this module reads a payload")
@@ -254,7 +254,7 @@ mod tests {
                 Fingerprint::of_many("do", items.iter().map(|item| (item.as_ref().ok(), "")))
             }
         };
-        let command = CommandSpec::write("do");
+        let command = Spec::write("do");
         Request { command, id: id.map(str::to_owned), deadline: None, fingerprint, payload }
     }
 
@@ -316,7 +316,7 @@ mod tests {
     #[test]
     fn a_read_is_neither_remembered_nor_answered_from_the_inbox() {
         let mut bench = Bench::default();
-        let read = || Request { command: CommandSpec::read("do"), ..one(Some("a"), Do::Push(1)) };
+        let read = || Request { command: Spec::read("do"), ..one(Some("a"), Do::Push(1)) };
         let replies = bench.run(&[read(), read()]);
         assert!(replies.iter().all(|reply| !reply.replayed));
         assert!(bench.remembered().is_empty());

@@ -57,13 +57,17 @@ impl Spec {
     }
 }
 
-/// The commands of a service, as one type; [`commands!`](crate::commands) makes it.
-pub trait Commands: Serialize + Send + Sync + Sized + 'static {
-    /// What they are about.
+/// A service: its name, what it keeps, and the closed set of its commands. A value of the type is one command;
+/// [`service!`](crate::service!) makes it.
+pub trait Service: Serialize + Send + Sync + Sized + 'static {
+    /// The service's name, with which those of its queues begin.
+    const NAME: &'static str;
+
+    /// What it keeps.
     type Entity: Entity;
 
-    /// All of them, in the order in which they are shown.
-    const ALL: &'static [Spec];
+    /// Its commands, in the order in which they are shown.
+    const COMMANDS: &'static [Spec];
 
     /// Reads the payload of the command with this name.
     ///
@@ -90,13 +94,13 @@ pub trait Commands: Serialize + Send + Sync + Sized + 'static {
     fn apply(&self, rows: &mut Rows<Self::Entity>) -> Result<(u16, Vec<u8>), Problem>;
 }
 
-/// The closed set of a service's commands: an enum with a variant for each, which implements
-/// [`Commands`](crate::service::command::Commands).
-///
-/// Each variant holds a [`Command`](crate::service::command::Command).
+/// Makes a [`Service`](crate::Service): an enum with a variant for each of its commands, a
+/// [`Command`](crate::Command).
 #[macro_export]
-macro_rules! commands {
-    ($(#[$about:meta])* $vis:vis enum $name:ident for $entity:ty { $($(#[$doc:meta])* $variant:ident($command:ty)),+ $(,)? }) => {
+macro_rules! service {
+    ($(#[$about:meta])* $vis:vis enum $name:ident($service:literal) of $entity:ty {
+        $($(#[$doc:meta])* $variant:ident($command:ty)),+ $(,)?
+    }) => {
         $(#[$about])*
         #[derive(Debug, Clone, PartialEq, serde::Serialize)]
         #[serde(untagged)]
@@ -104,10 +108,10 @@ macro_rules! commands {
             $($(#[$doc])* $variant($command)),+
         }
 
-        impl $crate::service::command::Commands for $name {
+        impl $crate::service::command::Service for $name {
+            const NAME: &'static str = $service;
             type Entity = $entity;
-
-            const ALL: &'static [$crate::service::command::Spec] =
+            const COMMANDS: &'static [$crate::service::command::Spec] =
                 &[$(<$command as $crate::service::command::Command<$entity>>::SPEC),+];
 
             fn parse(name: &str, payload: &[u8]) -> Result<Self, $crate::service::Problem> {

@@ -13,18 +13,19 @@ mod problem;
 pub mod rows;
 pub mod value;
 
-use std::{error::Error, future::Future, sync::Arc};
+use std::{error::Error, sync::Arc};
 
+use futures::future::BoxFuture;
 use serde::Serialize;
 
 use crate::failpoints::mutant;
 
-pub use command::Spec as CommandSpec;
+pub use command::{Command, Service, Spec};
 pub use inbox::Fingerprint;
 pub(crate) use problem::cut;
 pub use problem::{Code, FieldError, Problem};
 
-/// Answers requests in batches.
+/// Where a service keeps its entities: runs batches of requests, each in one transaction.
 ///
 /// The contract of a batch, tested by the store contract and by properties:
 /// * one reply per request, in the same order;
@@ -33,44 +34,15 @@ pub use problem::{Code, FieldError, Problem};
 /// * when `Ok` returns, every effect is durable; a request may still have been *refused*: that is a reply;
 /// * `Err(Unavailable)`: nothing is known to have happened. The caller asks again with the same batch; the inbox
 ///   makes the repetition harmless.
-pub trait Service: Send + Sync + 'static {
-    /// A parsed, valid command. Its JSON form is what the fingerprint is taken of, so a field added later must be
-    /// left out of it while it has its default.
-    type Command: Serialize + Send + Sync + 'static;
-
-    /// The service's name: queues are called `<name>.<command>`.
-    fn name(&self) -> &'static str;
-
-    /// The closed list of commands. A test holds it against the topology.
-    fn commands(&self) -> &'static [CommandSpec];
-
-    /// Reads one payload of a command (never an array; see [`payload::decode`]).
+pub trait Store<S: Service>: Send + Sync + 'static {
+    /// Runs a batch and commits it. A batch of reads takes no write lock.
     ///
-    /// # Errors
-    /// A [`Problem`] that names what is wrong, `malformed` or `invalid`.
-    fn parse(&self, command: &str, payload: &[u8]) -> Result<Self::Command, Problem>;
+    /// Dropping the future does not stop the transaction, which then is as after `Unavailable`: its outcome is not
+    /// known, and the inbox tells.
+    fn apply(&self, batch: Arc<[Request<S>]>) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>>;
 
-    /// How many things a command returns at most; an array has room for a bounded number of them.
-    fn weight(&self, _command: &Self::Command) -> usize {
-        1
-    }
-
-    /// Runs a batch; see the trait's contract.
-    ///
-    /// Dropping the future is safe: the batch then may or may not have happened, as after `Unavailable`.
-    ///
-    /// # Errors
-    /// [`Unavailable`] when the store could not be asked or its answer is not known.
-    fn answer(
-        &self,
-        batch: Arc<[Request<Self::Command>]>,
-    ) -> impl Future<Output = Result<Vec<Reply>, Unavailable>> + Send;
-
-    /// Returns once the service could answer a batch.
-    ///
-    /// # Errors
-    /// [`Unavailable`] while its store is not there.
-    fn ready(&self) -> impl Future<Output = Result<(), Unavailable>> + Send;
+    /// Returns once the store answers.
+    fn ready(&self) -> BoxFuture<'_, Result<(), Unavailable>>;
 }
 
 /// Whether a command can have an effect.
@@ -86,7 +58,7 @@ pub enum Access {
 #[derive(Debug)]
 pub struct Request<C> {
     /// The command that the message's queue stands for.
-    pub command: CommandSpec,
+    pub command: Spec,
     /// The idempotency key; without one the command is executed at least once.
     pub id: Option<String>,
     /// Do not execute after this moment, in milliseconds since the Unix epoch.

@@ -11,26 +11,18 @@ use crate::limits::{ARRAY_BYTES_MAX, ARRAY_ITEMS_MAX, PAYLOAD_BYTES_MAX};
 /// # Errors
 /// `malformed` if it is not JSON; `invalid` if it is too large, no valid payload, or an array that is empty, too
 /// long or nested.
-pub fn decode<S: Service>(
-    service: &S,
-    command: &'static str,
-    body: &[u8],
-) -> Result<(Payload<S::Command>, Fingerprint), Problem> {
+pub fn decode<S: Service>(command: &'static str, body: &[u8]) -> Result<(Payload<S>, Fingerprint), Problem> {
     let is_array = first_byte(body) == Some(b'[');
     check_size(body, is_array)?;
     if is_array {
-        return decode_many(service, command, body);
+        return decode_many(command, body);
     }
-    let content = service.parse(command, body)?;
+    let content = S::parse(command, body)?;
     let fingerprint = Fingerprint::of(command, &content);
     Ok((Payload::One(content), fingerprint))
 }
 
-fn decode_many<S: Service>(
-    service: &S,
-    command: &'static str,
-    body: &[u8],
-) -> Result<(Payload<S::Command>, Fingerprint), Problem> {
+fn decode_many<S: Service>(command: &'static str, body: &[u8]) -> Result<(Payload<S>, Fingerprint), Problem> {
     let texts: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
     if texts.is_empty() || texts.len() > ARRAY_ITEMS_MAX {
         let detail =
@@ -44,8 +36,8 @@ fn decode_many<S: Service>(
     let parse = |text: &&RawValue| match text.get() {
         text if text.len() > PAYLOAD_BYTES_MAX => Err(too_large(text.len(), PAYLOAD_BYTES_MAX)),
         text => {
-            let item = service.parse(command, text.as_bytes())?;
-            room = room.checked_sub(service.weight(&item)).ok_or_else(too_much)?;
+            let item = S::parse(command, text.as_bytes())?;
+            room = room.checked_sub(item.needs().weight()).ok_or_else(too_much)?;
             Ok(item)
         }
     };
@@ -134,51 +126,56 @@ fn invalid(path: &str, error: &serde_json::Error) -> Problem {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use serde::{Deserialize, Serialize};
 
     use super::*;
-    use crate::service::{CommandSpec, Reply, Request, Unavailable};
+    use crate::{Command, Entity, Needs, Rows, Spec, Table};
 
-    #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    struct Item {
+        item: String,
+    }
+
+    impl Entity for Item {
+        type Key = String;
+        const TABLE: Table = Table { name: "items", sqlite: &[], postgres: &[] };
+        crate::columns!(item);
+    }
+
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema, clap::Args)]
     #[serde(deny_unknown_fields)]
     struct Order {
         item: String,
         #[serde(default)]
+        #[arg(default_value_t)]
         count: u8,
     }
 
-    struct Shop;
+    impl Command<Item> for Order {
+        const SPEC: Spec = Spec::write("order");
+        type Output = ();
 
-    impl Service for Shop {
-        type Command = Order;
-
-        fn name(&self) -> &'static str {
-            "shop"
+        fn needs(&self) -> Needs<'_, Item> {
+            Needs::Page(None, self.count.into())
         }
 
-        fn commands(&self) -> &'static [CommandSpec] {
-            &[]
-        }
-
-        fn parse(&self, _: &str, payload: &[u8]) -> Result<Order, Problem> {
-            parse(payload)
-        }
-
-        fn weight(&self, order: &Order) -> usize {
-            usize::from(order.count).max(1)
-        }
-
-        async fn answer(&self, _: Arc<[Request<Order>]>) -> Result<Vec<Reply>, Unavailable> {
-            Ok(Vec::new())
-        }
-
-        async fn ready(&self) -> Result<(), Unavailable> {
+        fn apply(&self, _: &mut Rows<Item>) -> Result<(), Problem> {
             Ok(())
         }
     }
 
+    crate::service! {
+        enum Shop("shop") of Item { Order(Order) }
+    }
+
     fn read(body: &[u8]) -> Result<(Payload<Order>, Fingerprint), Problem> {
-        decode(&Shop, "order", body)
+        let (payload, fingerprint) = decode::<Shop>("order", body)?;
+        let order = |Shop::Order(order)| order;
+        let payload = match payload {
+            Payload::One(one) => Payload::One(order(one)),
+            Payload::Many(all) => Payload::Many(all.into_iter().map(|one| one.map(order)).collect()),
+        };
+        Ok((payload, fingerprint))
     }
 
     fn problem(body: &[u8]) -> Problem {
@@ -358,7 +355,7 @@ mod tests {
         for (index, one) in prints.iter().enumerate() {
             assert!(!prints[..index].contains(one), "{:?}", others.get(index));
         }
-        assert_ne!(decode(&Shop, "cancel", br#"{"item":"pen"}"#).unwrap().1, plain);
+        assert_ne!(Fingerprint::of("cancel", &Order { item: "pen".to_owned(), count: 0 }), plain);
         assert_eq!(
             print(r#"[{"item":"pen"},{"item":"ink"}]"#),
             print(r#"[{"item":"pen","count":0}, {"item":"ink"} ]"#)

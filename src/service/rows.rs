@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::{Access, Payload, Request, command::Commands, entity::Entity};
+use super::{Access, Payload, Request, Service, entity::Entity};
 
 /// What a command needs to have loaded.
 #[derive(Debug)]
@@ -52,7 +52,7 @@ impl<E: Entity> Default for Wanted<'_, E> {
 
 impl<'a, E: Entity> Wanted<'a, E> {
     /// What the requests name.
-    pub fn by<C: Commands<Entity = E>>(requests: &'a [Request<C>]) -> Self {
+    pub fn by<S: Service<Entity = E>>(requests: &'a [Request<S>]) -> Self {
         let mut wanted = Self::default();
         for request in requests {
             wanted.replies.extend(request.inbox_key());

@@ -12,25 +12,12 @@ pub mod sqlite;
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
 pub use copy::Copied;
-use futures::future::BoxFuture;
 
 use crate::{
     backoff::Backoff,
     clock::unix_ms,
-    service::{Reply, Request, Unavailable, batch, command::Commands, inbox::RETENTION},
+    service::{Reply, Request, Service, Store, Unavailable, batch, inbox::RETENTION},
 };
-
-/// Applies batches, each in one transaction; the contract is that of [`crate::service::Service`].
-pub trait Store<C>: Send + Sync + 'static {
-    /// Runs a batch and commits it. A batch of reads takes no write lock.
-    ///
-    /// Dropping the future does not stop the transaction, which then is as after `Unavailable`: its outcome is not
-    /// known, and the inbox tells.
-    fn apply(&self, batch: Arc<[Request<C>]>) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>>;
-
-    /// Returns once the store answers.
-    fn ready(&self) -> BoxFuture<'_, Result<(), Unavailable>>;
-}
 
 /// How a store behaves.
 #[derive(Debug, Clone)]
@@ -83,7 +70,7 @@ impl From<crate::failpoints::Planted> for OpenError {
 ///
 /// # Errors
 /// [`OpenError`].
-pub async fn open<C: Commands>(url: &str, options: Options) -> Result<Arc<dyn Store<C>>, OpenError> {
+pub async fn open<S: Service>(url: &str, options: Options) -> Result<Arc<dyn Store<S>>, OpenError> {
     Ok(match Place::of(url)? {
         Place::Sqlite(path) => Arc::new(sqlite::SqliteStore::open(path.into(), options).await?),
         Place::Postgres => Arc::new(postgres::PostgresStore::open(url, options).await?),
@@ -133,7 +120,7 @@ fn there(path: &str) -> Result<&Path, OpenError> {
 ///
 /// # Errors
 /// Refused if there is nothing to copy; not done if the target holds other data.
-pub async fn copy<C: Commands>(from: (&str, &str), to: (&str, &str)) -> Result<Copied, OpenError> {
+pub async fn copy<S: Service>(from: (&str, &str), to: (&str, &str)) -> Result<Copied, OpenError> {
     let ((from, from_setting), (to, to_setting)) = (from, to);
     let of_from = |error: OpenError| error.of_setting(from_setting);
     let of_to = |error: OpenError| error.of_setting(to_setting);
@@ -144,8 +131,8 @@ pub async fn copy<C: Commands>(from: (&str, &str), to: (&str, &str)) -> Result<C
     if is_same((&source, from), (&target, to)) {
         return Err(OpenError::NotDone("a store is not copied into itself".to_owned()));
     }
-    let mut from = side::<C>(from, true).await.map_err(of_from)?;
-    let mut to = side::<C>(to, false).await.map_err(of_to)?;
+    let mut from = side::<S>(from, true).await.map_err(of_from)?;
+    let mut to = side::<S>(to, false).await.map_err(of_to)?;
     copy::copy(from.as_mut(), to.as_mut()).await
 }
 
@@ -159,12 +146,12 @@ fn is_same((from, from_url): (&Place<'_>, &str), (to, to_url): (&Place<'_>, &str
     }
 }
 
-async fn side<C: Commands>(url: &str, is_source: bool) -> Result<Box<dyn copy::Side<C::Entity>>, OpenError> {
+async fn side<S: Service>(url: &str, is_source: bool) -> Result<Box<dyn copy::Side<S::Entity>>, OpenError> {
     // As a worker would: with all checks, and the schema up to date.
-    drop(open::<C>(url, Options::default()).await?);
+    drop(open::<S>(url, Options::default()).await?);
     Ok(match Place::of(url)? {
         Place::Sqlite(path) => Box::new(sqlite::File::open(Path::new(path), is_source)?),
-        Place::Postgres => Box::new(postgres::Database::open::<C::Entity>(url, is_source).await?),
+        Place::Postgres => Box::new(postgres::Database::open::<S::Entity>(url, is_source).await?),
     })
 }
 
@@ -202,10 +189,10 @@ impl<'a> Place<'a> {
 ///
 /// # Errors
 /// [`OpenError::Refused`] if waiting cannot help.
-pub async fn open_when_there<C: Commands>(
+pub async fn open_when_there<S: Service>(
     url: &str,
     options: Options,
-) -> Result<Arc<dyn Store<C>>, OpenError> {
+) -> Result<Arc<dyn Store<S>>, OpenError> {
     let mut backoff = Backoff::of_store();
     let mut told = None;
     loop {
@@ -246,7 +233,7 @@ pub fn describe_from_afar(url: &str) -> String {
 
 /// The reply to a request whose effect the database refused. Nothing of it took effect; the reason is logged, as it
 /// may tell more about the database than a caller should know.
-fn refused<C>(request: &Request<C>, reason: &dyn std::error::Error) -> Reply {
+fn refused<S>(request: &Request<S>, reason: &dyn std::error::Error) -> Reply {
     let (command, id) = (request.command.name, request.id.as_deref());
     tracing::error!(command, message_id = id, %reason, "the database refused what a command would have written");
     batch::internal(

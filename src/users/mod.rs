@@ -5,10 +5,9 @@
 
 pub mod commands;
 pub mod promotion;
-mod service;
 pub mod user;
 
-pub use service::UserService;
+pub use commands::Users;
 
 /// The service's name, with which those of its queues begin.
 pub const SERVICE: &str = "users";

@@ -16,7 +16,7 @@ use rabbitry::{
     },
     limits::CONFIRM_WINDOW,
     store::{self, Options},
-    users::{UserService, commands::COMMANDS},
+    users::{Users, commands::COMMANDS},
 };
 use serde_json::json;
 use tokio::time::interval;
@@ -114,9 +114,9 @@ async fn flood(client: &Client, name: &str, payload: impl Fn(u32) -> String, sto
 async fn a_flood_of_one_command_starves_no_other() {
     let vhost = Vhost::with_service("users", &["create", "get", "award", "promote", "list"]).await;
     let database = Database::new();
-    let store = store::open(&database.url, Options::default()).await.unwrap();
+    let store = store::open::<Users>(&database.url, Options::default()).await.unwrap();
     let stop_worker = CancellationToken::new();
-    let server = Server::new(UserService::new(store), vhost.url(), Settings::new(COMMANDS));
+    let server = Server::<Users>::new(store, vhost.url(), Settings::new(COMMANDS));
     let worker = tokio::spawn(server.run(stop_worker.clone()));
     vhost.wait_for_consumers("users.create", 1).await;
     let client = Client::connect(vhost.url(), "users", "flood").await.unwrap();

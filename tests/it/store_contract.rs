@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use rabbitry::{clock::unix_ms, service::Service, store::Options};
+use rabbitry::{clock::unix_ms, store::Options};
 use serde_json::{Value, json};
 use uuid::{Builder, Uuid};
 
@@ -401,7 +401,7 @@ async fn a_batch_that_nobody_waits_for_does_no_harm() {
     worker.answer_one(&create("ann")).await;
     for round in 0..20 {
         let asked = [award("ann", 1).id(&format!("{round}"))];
-        let abandoned = worker.service.answer(worker.requests(&asked));
+        let abandoned = worker.store.apply(worker.requests(&asked));
         // Polled once and dropped: it may or may not happen, and may even be done by then.
         drop(futures::FutureExt::now_or_never(abandoned));
         worker.answer(&asked).await;
@@ -418,10 +418,10 @@ async fn a_store_that_cannot_be_written_to_is_not_ready() {
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'planted'; END $$;
          CREATE TRIGGER refuse BEFORE INSERT ON inbox FOR EACH ROW EXECUTE FUNCTION refuse()",
     );
-    let error = worker.service.ready().await.unwrap_err().to_string();
+    let error = worker.store.ready().await.unwrap_err().to_string();
     assert!(error.contains("planted"), "{error}");
     database.meddle("DROP TRIGGER refuse", "DROP TRIGGER refuse ON inbox");
-    worker.service.ready().await.unwrap();
+    worker.store.ready().await.unwrap();
     assert_eq!(database.number("SELECT count(*) FROM inbox"), 0);
 }
 
@@ -429,6 +429,6 @@ async fn a_store_that_cannot_be_written_to_is_not_ready() {
 async fn a_store_that_answers_is_ready() {
     let database = &Database::new();
     let worker = database.open().await;
-    worker.service.ready().await.unwrap();
+    worker.store.ready().await.unwrap();
     worker.store.ready().await.unwrap();
 }

@@ -25,7 +25,7 @@ use crate::{
     clock::unix_ms,
     limits::REQUEUE_WINDOW,
     service::{
-        Access, CommandSpec,
+        Access, Spec,
         inbox::{RETENTION, check_age},
     },
 };
@@ -34,7 +34,7 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
     /// The commands that the service has.
-    pub commands: &'static [CommandSpec],
+    pub commands: &'static [Spec],
     /// Whether a letter whose id is too old gets another one; its command may have been executed under the old id.
     pub new_id: bool,
     /// Whether a deadline that has passed is left out, so that the command is executed nevertheless.
@@ -289,7 +289,7 @@ mod tests {
     };
     use crate::amqp::text;
 
-    const COMMANDS: &[CommandSpec] = &[CommandSpec::write("create"), CommandSpec::read("get")];
+    const COMMANDS: &[Spec] = &[Spec::write("create"), Spec::read("get")];
     const RULES: Rules = Rules { commands: COMMANDS, new_id: false, drop_deadline: false };
     /// Minted on 22 February 2022.
     const OLD_ID: &str = "017f22e2-79b0-7cc3-98c4-dc0c0c07398f";

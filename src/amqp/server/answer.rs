@@ -15,7 +15,7 @@ use crate::{
     backoff::Backoff,
     failpoints::mutant,
     limits::SUSPECT_DELIVERY_COUNT,
-    service::{CommandSpec, Problem, Reply, Request, Service},
+    service::{Problem, Reply, Request, Service, Spec},
 };
 
 /// A delivery and the source it came from.
@@ -64,20 +64,16 @@ impl Answered {
 }
 
 /// Reads a delivery.
-pub(super) fn open<S: Service>(
-    context: &Context<S>,
-    command: CommandSpec,
-    arrived: Arrived,
-) -> Opened<S::Command> {
+pub(super) fn open<S: Service>(context: &Context<S>, command: Spec, arrived: Arrived) -> Opened<S> {
     let envelope = Envelope::open(command, &arrived.delivery.properties, &context.trust);
-    let request = envelope.request(&*context.service, &arrived.delivery);
+    let request = envelope.request(&arrived.delivery);
     Opened { arrived, envelope, request }
 }
 
 /// Answers what is a command by the service, and the rest by what is wrong with it.
 pub(super) async fn answer<S: Service>(
     context: Arc<Context<S>>,
-    batch: Vec<Opened<S::Command>>,
+    batch: Vec<Opened<S>>,
 ) -> Result<Answered, SessionError> {
     let mut arrived = Vec::with_capacity(batch.len());
     let mut envelopes = Vec::with_capacity(batch.len());
@@ -106,7 +102,7 @@ pub(super) async fn answer<S: Service>(
 /// Keeps the batch while the store is not there; nothing is acknowledged meanwhile, and the prefetch is the brake.
 async fn ask_until_answered<S: Service>(
     context: &Context<S>,
-    requests: Arc<[Request<S::Command>]>,
+    requests: Arc<[Request<S>]>,
 ) -> Result<Vec<Reply>, SessionError> {
     if requests.is_empty() {
         return Ok(Vec::new());
@@ -115,7 +111,7 @@ async fn ask_until_answered<S: Service>(
     let mut backoff = Backoff::of_store();
     let mut warned = false;
     loop {
-        match timeout_at(deadline, context.service.answer(Arc::clone(&requests))).await {
+        match timeout_at(deadline, context.store.apply(Arc::clone(&requests))).await {
             Err(_) => return Err(SessionError::StoreSilent),
             Ok(Ok(replies)) => {
                 if warned {
@@ -140,7 +136,7 @@ async fn ask_until_answered<S: Service>(
 impl<C> Opened<C> {
     /// Something in place of a delivery that was read.
     pub(super) fn mock(arrived: Arrived) -> Self {
-        let command = CommandSpec::read("mock");
+        let command = Spec::read("mock");
         let envelope = Envelope::open(
             command,
             &arrived.delivery.properties,

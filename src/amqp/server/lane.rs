@@ -38,7 +38,7 @@ use crate::{
     },
     failpoints::mutant,
     limits::{BATCH_BYTES_MAX, CLOSE_TIMEOUT, CONSUME_TIMEOUT, QUARANTINE_IDLE, QUARANTINE_SUCCESSES},
-    service::{CommandSpec, Service},
+    service::{Service, Spec},
 };
 
 /// Some of a service's queues, each on a channel of its own, handled by one loop.
@@ -49,7 +49,7 @@ pub(super) struct Lane<S: Service> {
     pace: Pace,
     drain: CancellationToken,
     /// What has arrived while the batch before it commits.
-    waiting: VecDeque<Opened<S::Command>>,
+    waiting: VecDeque<Opened<S>>,
     settler: Settler<S>,
     /// Deliveries that are suspected, kept until nothing else is in hand.
     withheld: Vec<Arrived>,
@@ -60,7 +60,7 @@ pub(super) struct Lane<S: Service> {
 
 /// A queue that a lane consumes.
 struct Source {
-    command: CommandSpec,
+    command: Spec,
     queue: String,
     channel: Channel,
     consumer: Consumer,
@@ -92,7 +92,7 @@ impl<S: Service> Lane<S> {
     pub(super) async fn open(
         connection: &Connection,
         context: Arc<Context<S>>,
-        commands: &[CommandSpec],
+        commands: &[Spec],
         pace: Pace,
         drain: CancellationToken,
     ) -> Result<Self, SessionError> {
@@ -102,7 +102,7 @@ impl<S: Service> Lane<S> {
         streams.push(stream::pending().boxed());
         for (index, &command) in commands.iter().enumerate() {
             let channel = connection.create_channel().await?;
-            let queue = queue(context.service.name(), command.name);
+            let queue = queue(S::NAME, command.name);
             let source = Source { command, queue, channel, consumer: Consumer::Probing };
             streams.push(source.consume(index, 1).await?);
             sources.push(source);

@@ -39,7 +39,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     limits::{BATCH_MAX, CONNECT_TIMEOUT, READY_TIMEOUT, STORE_PATIENCE},
-    service::{CommandSpec, Service},
+    service::{Service, Spec, Store},
 };
 pub use end::Stopped;
 use end::{End, Pace, SessionError};
@@ -49,7 +49,7 @@ use topology::missing;
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The commands to serve; those of the service.
-    pub commands: Vec<CommandSpec>,
+    pub commands: Vec<Spec>,
     /// Commands in one transaction at most. Twice as many deliveries are prefetched per queue.
     pub batch_max: u16,
     /// Patterns of the reply queues that are answered.
@@ -65,7 +65,7 @@ pub struct Settings {
 
 impl Settings {
     /// The defaults, for these commands.
-    pub fn new(commands: &[CommandSpec]) -> Self {
+    pub fn new(commands: &[Spec]) -> Self {
         Self {
             commands: commands.to_vec(),
             batch_max: BATCH_MAX,
@@ -97,7 +97,7 @@ pub enum StartError {
 
 /// A worker of a service.
 pub struct Server<S> {
-    service: Arc<S>,
+    store: Arc<dyn Store<S>>,
     url: BrokerUrl,
     settings: Settings,
     trust: Trust,
@@ -106,23 +106,22 @@ pub struct Server<S> {
 
 /// What lanes share for the life of the worker.
 struct Context<S> {
-    service: Arc<S>,
+    store: Arc<dyn Store<S>>,
     trust: Trust,
     replies: Replies,
     dead_letters: DeadLetters,
-    store: String,
+    store_name: String,
     batch_max: u16,
     store_patience: Duration,
 }
 
 impl<S: Service> Server<S> {
-    /// A worker of this service on this broker.
-    pub fn new(service: S, url: BrokerUrl, settings: Settings) -> Self {
-        let name = service.name();
-        let mut never: Vec<_> = service.commands().iter().map(|command| queue(name, command.name)).collect();
-        never.push(dead_letters(name));
+    /// A worker of the service on this store and this broker.
+    pub fn new(store: Arc<dyn Store<S>>, url: BrokerUrl, settings: Settings) -> Self {
+        let mut never: Vec<_> = S::COMMANDS.iter().map(|command| queue(S::NAME, command.name)).collect();
+        never.push(dead_letters(S::NAME));
         let trust = Trust::new(&settings.reply_to, never);
-        Self { service: Arc::new(service), url, settings, trust, process: process_name() }
+        Self { store, url, settings, trust, process: process_name() }
     }
 
     /// Works until `shutdown` is cancelled: then cancels its consumers, finishes what was delivered (commit, reply,
@@ -133,18 +132,18 @@ impl<S: Service> Server<S> {
     pub async fn run(self, shutdown: CancellationToken) -> Result<Stopped, StartError> {
         let Some(()) = self.check_topology(&shutdown).await? else { return Ok(Stopped::Finished) };
         let stop_replies = CancellationToken::new();
-        let name = format!("{} worker {} (replies)", self.service.name(), self.process);
+        let name = format!("{} worker {} (replies)", S::NAME, self.process);
         let replies = Replies::start(self.url.clone(), name, stop_replies.clone());
         tokio::select! {
             () = replies.wait_until_up(CONNECT_TIMEOUT) => {}
             () = shutdown.cancelled() => {}
         }
         let context = Arc::new(Context {
-            service: Arc::clone(&self.service),
+            store: Arc::clone(&self.store),
             trust: self.trust.clone(),
-            dead_letters: DeadLetters::new(replies.clone(), dead_letters(self.service.name())),
+            dead_letters: DeadLetters::new(replies.clone(), dead_letters(S::NAME)),
             replies,
-            store: self.settings.store.clone(),
+            store_name: self.settings.store.clone(),
             batch_max: self.settings.batch_max,
             store_patience: self.settings.store_patience,
         });
@@ -217,7 +216,7 @@ impl<S: Service> Server<S> {
     async fn keep_session(
         &self,
         context: &Arc<Context<S>>,
-        commands: &[CommandSpec],
+        commands: &[Spec],
         pace: Pace,
         shutdown: &CancellationToken,
     ) -> End {
@@ -271,19 +270,18 @@ impl<S: Service> Server<S> {
         }
     }
 
-    fn connection_name(&self, commands: &[CommandSpec], pace: Pace) -> String {
-        let service = self.service.name();
+    fn connection_name(&self, commands: &[Spec], pace: Pace) -> String {
         let what = match pace {
             Pace::OneByOne => &format!("{}, one by one", commands[0].name),
             Pace::Full if commands.len() < self.settings.commands.len() => commands[0].name,
             Pace::Full => "commands",
         };
-        format!("{service} worker {} ({what})", self.process)
+        format!("{} worker {} ({what})", S::NAME, self.process)
     }
 
     async fn wait_for_store(&self, shutdown: &CancellationToken) {
         let mut backoff = Backoff::of_connections();
-        while !matches!(timeout(READY_TIMEOUT, self.service.ready()).await, Ok(Ok(()))) {
+        while !matches!(timeout(READY_TIMEOUT, self.store.ready()).await, Ok(Ok(()))) {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = backoff.wait() => {}
@@ -294,12 +292,12 @@ impl<S: Service> Server<S> {
 
     /// Waits for the broker and looks whether everything is there. `None` if shut down meanwhile.
     async fn check_topology(&self, shutdown: &CancellationToken) -> Result<Option<()>, StartError> {
-        let name = format!("{} worker {} (start)", self.service.name(), self.process);
+        let name = format!("{} worker {} (start)", S::NAME, self.process);
         let mut backoff = Backoff::of_connections();
         let mut warned = false;
         loop {
             let found = tokio::select! {
-                found = missing(&self.url, &name, self.service.name(), &self.settings.commands) => found,
+                found = missing(&self.url, &name, S::NAME, &self.settings.commands) => found,
                 () = shutdown.cancelled() => return Ok(None),
             };
             match found {

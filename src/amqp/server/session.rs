@@ -15,7 +15,7 @@ use super::{
 use crate::{
     amqp::connection::{BrokerUrl, STORE_PROPERTY, close, connect_telling},
     limits::CLOSE_TIMEOUT,
-    service::{Access, CommandSpec, Service},
+    service::{Access, Service, Spec},
 };
 
 /// Opens a connection and consumes until the first of its lanes ends; then the others finish what they have in hand.
@@ -23,11 +23,11 @@ pub(super) async fn run<S: Service>(
     url: &BrokerUrl,
     name: &str,
     context: &Arc<Context<S>>,
-    commands: &[CommandSpec],
+    commands: &[Spec],
     pace: Pace,
     shutdown: &CancellationToken,
 ) -> Result<End, SessionError> {
-    let connection = connect_telling(url, name, &[(STORE_PROPERTY, &context.store)]).await?;
+    let connection = connect_telling(url, name, &[(STORE_PROPERTY, &context.store_name)]).await?;
     let drain = shutdown.child_token();
     let mut channels = Vec::new();
     let result = consume(&connection, &mut channels, context, commands, pace, &drain).await;
@@ -43,7 +43,7 @@ async fn consume<S: Service>(
     connection: &Connection,
     channels: &mut Vec<Channel>,
     context: &Arc<Context<S>>,
-    commands: &[CommandSpec],
+    commands: &[Spec],
     pace: Pace,
     drain: &CancellationToken,
 ) -> Result<End, SessionError> {

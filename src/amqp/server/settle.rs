@@ -110,7 +110,7 @@ async fn send_replies<S: Service>(context: &Context<S>, answered: &mut Answered)
     let mut outgoing = Vec::with_capacity(answered.replies.len());
     for (envelope, reply) in answered.envelopes.iter().zip(&mut answered.replies) {
         if let Some(reply_to) = &envelope.reply_to {
-            let properties = envelope.reply_properties(context.service.name(), reply);
+            let properties = envelope.reply_properties(S::NAME, reply);
             let body = std::mem::take(&mut reply.body);
             outgoing.push(OutgoingReply { reply_to: reply_to.clone(), properties, body });
         }

@@ -14,7 +14,7 @@ use crate::{
         dead_letters, exchange, queue,
     },
     limits::CONNECT_TIMEOUT,
-    service::CommandSpec,
+    service::Spec,
 };
 
 /// The first queue or exchange of a service that the broker does not have.
@@ -22,7 +22,7 @@ pub(super) async fn missing(
     url: &BrokerUrl,
     connection_name: &str,
     service: &str,
-    commands: &[CommandSpec],
+    commands: &[Spec],
 ) -> Result<Option<String>, ConnectError> {
     let connection = connect(url, connection_name).await?;
     let looked = timeout(CONNECT_TIMEOUT, look(&connection, service, commands)).await;
@@ -34,11 +34,7 @@ pub(super) async fn missing(
     }
 }
 
-async fn look(
-    connection: &Connection,
-    service: &str,
-    commands: &[CommandSpec],
-) -> lapin::Result<Option<String>> {
+async fn look(connection: &Connection, service: &str, commands: &[Spec]) -> lapin::Result<Option<String>> {
     let mut missing = None;
     let queues = commands.iter().map(|command| queue(service, command.name));
     for name in queues.chain([dead_letters(service)]) {

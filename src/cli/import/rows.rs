@@ -153,7 +153,7 @@ fn fields_of_json(text: &[u8]) -> Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{limits::DETAIL_MAX, service::command::Commands, users::commands::UserCommand};
+    use crate::{limits::DETAIL_MAX, service::Service, users::commands::Users};
 
     fn csv(row: &[u8]) -> Result<Row, Box<RefusedRow>> {
         let columns = Columns::read(b"username,email,points").unwrap();
@@ -192,7 +192,7 @@ mod tests {
             "ann",
         ];
         for row in rows {
-            let problem = UserCommand::parse("create", row.as_bytes()).unwrap_err();
+            let problem = Users::parse("create", row.as_bytes()).unwrap_err();
             let refused = json(row).unwrap_err();
             assert_eq!((refused.line, refused.code.as_str()), (7, problem.code.name), "{row}");
             assert_eq!(refused.detail, problem.detail, "{row}");

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     amqp::{dead_letters, exchange, queue},
     config::ConfigError,
-    service::CommandSpec,
+    service::Spec,
 };
 
 /// The queue for replies to what is published by hand in the management UI.
@@ -176,7 +176,7 @@ fn all() -> String {
 impl Definitions {
     /// The topology that services need, each a name and its commands, and a queue for replies to what is published by
     /// hand.
-    pub fn of(services: &[(&str, &[CommandSpec])]) -> Self {
+    pub fn of(services: &[(&str, &[Spec])]) -> Self {
         let mut all = Self::default();
         for &(service, commands) in services {
             all.add(service, commands);
@@ -187,7 +187,7 @@ impl Definitions {
         all
     }
 
-    fn add(&mut self, service: &str, commands: &[CommandSpec]) {
+    fn add(&mut self, service: &str, commands: &[Spec]) {
         let (commands_exchange, dead) = (exchange(service), dead_letters(service));
         self.exchanges.push(Exchange::durable(&commands_exchange, "direct"));
         self.exchanges.push(Exchange::durable(&dead, "fanout"));
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn what_a_service_needs_is_read_as_it_is_written_and_loses_its_virtual_host() {
-        let own = Definitions::of(&[("shop", &[CommandSpec::write("order"), CommandSpec::read("get")])]);
+        let own = Definitions::of(&[("shop", &[Spec::write("order"), Spec::read("get")])]);
         assert!(own.to_file().contains("\"vhost\": \"/\""));
         let read = Definitions::parse(&own.to_file()).unwrap();
         assert_eq!(serde_json::to_value(&read).unwrap(), serde_json::to_value(&own).unwrap());

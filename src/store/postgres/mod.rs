@@ -35,12 +35,11 @@ use self::{
     transaction::{Batch, Mode, run},
 };
 pub(super) use self::{address::described, copy::Database};
-use super::{OpenError, Options, Store};
+use super::{OpenError, Options};
 use crate::{
     limits::CONNECT_TIMEOUT,
     service::{
-        Access, Reply, Request, Unavailable,
-        command::Commands,
+        Access, Reply, Request, Service, Store, Unavailable,
         entity::{Entity, Table},
     },
 };
@@ -55,16 +54,16 @@ const READERS: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A store on a server. Its sessions end when it is dropped.
-pub struct PostgresStore<C> {
+pub struct PostgresStore<S> {
     writers: Sessions,
     readers: Sessions,
     options: Options,
     sql: Arc<Sql>,
     purge: JoinHandle<()>,
-    commands: PhantomData<fn(C)>,
+    commands: PhantomData<fn(S)>,
 }
 
-impl<C: Commands> PostgresStore<C> {
+impl<S: Service> PostgresStore<S> {
     /// Opens a database and brings its schema up to date. Needs a tokio runtime with time and I/O.
     ///
     /// # Errors
@@ -72,17 +71,17 @@ impl<C: Commands> PostgresStore<C> {
     /// program's, or its schema is too new for this program.
     pub async fn open(url: &str, options: Options) -> Result<Self, OpenError> {
         let address = Address::parse(url)?;
-        prepare(&address, &C::Entity::TABLE).await?;
+        prepare(&address, &S::Entity::TABLE).await?;
         let writers = Sessions::new(&address, WRITERS)?;
         let readers = Sessions::new(&address, READERS)?;
         // One session more, as writers must not wait for it.
         let purge = tokio::spawn(purge::run(Sessions::new(&address, 1)?, options.clone()));
-        let sql = Arc::new(Sql::of::<C::Entity>());
+        let sql = Arc::new(Sql::of::<S::Entity>());
         Ok(Self { writers, readers, options, sql, purge, commands: PhantomData })
     }
 
     /// Runs a batch in a task of its own, which goes on if nobody waits for it any more.
-    async fn apply_in(&self, mode: Mode, requests: Arc<[Request<C>]>) -> Result<Vec<Reply>, Unavailable> {
+    async fn apply_in(&self, mode: Mode, requests: Arc<[Request<S>]>) -> Result<Vec<Reply>, Unavailable> {
         let sessions = if mode == Mode::Read { &self.readers } else { &self.writers }.clone();
         let (options, sql) = (self.options.clone(), Arc::clone(&self.sql));
         let task = tokio::spawn(async move {
@@ -105,8 +104,8 @@ async fn prepare(address: &Address, table: &Table) -> Result<(), OpenError> {
     migrations::apply(&mut client, place, table).await
 }
 
-impl<C: Commands> Store<C> for PostgresStore<C> {
-    fn apply(&self, batch: Arc<[Request<C>]>) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>> {
+impl<S: Service> Store<S> for PostgresStore<S> {
+    fn apply(&self, batch: Arc<[Request<S>]>) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>> {
         let reads = batch.iter().all(|request| request.command.access == Access::Read);
         let mode = if reads { Mode::Read } else { Mode::Write };
         Box::pin(self.apply_in(mode, batch))
@@ -129,7 +128,7 @@ impl<C: Commands> Store<C> for PostgresStore<C> {
     }
 }
 
-impl<C> Drop for PostgresStore<C> {
+impl<S> Drop for PostgresStore<S> {
     fn drop(&mut self) {
         self.purge.abort();
     }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     failpoints::{failpoint, mutant},
-    service::{Reply, Request, Unavailable, batch, command::Commands, rows::Wanted},
+    service::{Reply, Request, Service, Unavailable, batch, rows::Wanted},
     store::{Options, refused},
 };
 
@@ -25,8 +25,8 @@ const CONFLICT_WAITS: (Duration, Duration) = (Duration::from_millis(2), Duration
 const GIVE_UP: Duration = Duration::from_secs(120);
 
 /// What a transaction is made of.
-pub(super) struct Batch<'a, C> {
-    pub(super) requests: &'a [Request<C>],
+pub(super) struct Batch<'a, S> {
+    pub(super) requests: &'a [Request<S>],
     pub(super) options: &'a Options,
     pub(super) sql: &'a Sql,
 }
@@ -58,10 +58,10 @@ const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 
 /// Runs a batch: all of it is committed, or nothing, or that is not known. Not to be cancelled: a conflict is run
 /// again, and the caller would not know of what was committed.
-pub(super) async fn run<C: Commands>(
+pub(super) async fn run<S: Service>(
     sessions: &Sessions,
     mode: Mode,
-    batch: &Batch<'_, C>,
+    batch: &Batch<'_, S>,
 ) -> Result<Vec<Reply>, Unavailable> {
     let mut backoff = Backoff::new(CONFLICT_WAITS.0, CONFLICT_WAITS.1);
     let mut tries = 0;
@@ -84,10 +84,10 @@ pub(super) async fn run<C: Commands>(
     }
 }
 
-async fn run_once<C: Commands>(
+async fn run_once<S: Service>(
     sessions: &Sessions,
     mode: Mode,
-    batch: &Batch<'_, C>,
+    batch: &Batch<'_, S>,
 ) -> Result<Vec<Reply>, Fault> {
     let session = sessions.lease().await?;
     let mut outcome = match mode {
@@ -109,18 +109,18 @@ async fn run_once<C: Commands>(
     outcome
 }
 
-async fn probe<C: Commands>(session: &Session, batch: &Batch<'_, C>) -> Result<Vec<Reply>, Fault> {
+async fn probe<S: Service>(session: &Session, batch: &Batch<'_, S>) -> Result<Vec<Reply>, Fault> {
     session.batch_execute(Mode::Probe.begin()).await?;
     session.batch_execute(&batch.sql.probe).await?;
     session.batch_execute(rows::PROBE).await?;
-    commit::<C>(session, &[]).await?;
+    commit::<S>(session, &[]).await?;
     Ok(Vec::new())
 }
 
-async fn run_together<C: Commands>(
+async fn run_together<S: Service>(
     session: &Session,
     mode: Mode,
-    batch: &Batch<'_, C>,
+    batch: &Batch<'_, S>,
 ) -> Result<Vec<Reply>, Fault> {
     // Reads decide nothing that would have to be known before the end.
     let after = if mode == Mode::Read { "COMMIT" } else { "" };
@@ -132,10 +132,10 @@ async fn run_together<C: Commands>(
 }
 
 /// What the database refuses of a single request becomes that request's reply.
-async fn run_one_by_one<C: Commands>(
+async fn run_one_by_one<S: Service>(
     session: &Session,
     mode: Mode,
-    batch: &Batch<'_, C>,
+    batch: &Batch<'_, S>,
 ) -> Result<Vec<Reply>, Fault> {
     // All locks first, as one by one they would be taken out of order.
     rows::lock(session, batch.sql, mode.begin(), &Wanted::by(batch.requests)).await?;
@@ -158,10 +158,10 @@ async fn run_one_by_one<C: Commands>(
 }
 
 /// Loads what the requests name, runs them, and saves what they changed.
-async fn answer<C: Commands>(
+async fn answer<S: Service>(
     session: &Session,
     around: Around,
-    batch: &Batch<'_, C>,
+    batch: &Batch<'_, S>,
 ) -> Result<Vec<Reply>, Fault> {
     let Batch { requests, options, sql } = *batch;
     let (mut rows, mut inbox) = rows::load(session, sql, around, &Wanted::by(requests)).await?;
@@ -173,7 +173,7 @@ async fn answer<C: Commands>(
 }
 
 /// A session that is lost now may have committed.
-async fn commit<C: Commands>(session: &Session, requests: &[Request<C>]) -> Result<(), Fault> {
+async fn commit<S: Service>(session: &Session, requests: &[Request<S>]) -> Result<(), Fault> {
     failpoint!(BeforeCommit, requests, await ?);
     let committed = session.batch_execute(COMMIT).await.map_err(Fault::from);
     committed.map_err(|fault| match (fault.kind(), fault) {

@@ -20,8 +20,8 @@ use crate::{
 
 type Answer = Result<Vec<Reply>, Unavailable>;
 
-struct Job<C> {
-    batch: Arc<[Request<C>]>,
+struct Job<S> {
+    batch: Arc<[Request<S>]>,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -44,15 +44,15 @@ pub(super) trait Work: Sized {
 }
 
 /// The sending side of a thread; the thread ends when this is dropped, after the batch in hand.
-pub(super) struct Lane<C> {
-    jobs: Sender<Job<C>>,
+pub(super) struct Lane<S> {
+    jobs: Sender<Job<S>>,
 }
 
-impl<C: Send + Sync + 'static> Lane<C> {
+impl<S: Send + Sync + 'static> Lane<S> {
     /// Starts a thread and waits until it is ready to work.
     ///
     /// If the future is dropped, the thread ends as soon as it is.
-    pub(super) async fn start<W: Work<Command = C>>(
+    pub(super) async fn start<W: Work<Command = S>>(
         name: &str,
         open: impl FnOnce() -> Result<W, OpenError> + Send + 'static,
     ) -> Result<(Self, JoinHandle<()>), OpenError> {
@@ -75,7 +75,7 @@ impl<C: Send + Sync + 'static> Lane<C> {
     }
 
     /// Queues a batch. If the future is dropped, the batch is left out unless it has begun.
-    pub(super) async fn ask(&self, batch: Arc<[Request<C>]>) -> Answer {
+    pub(super) async fn ask(&self, batch: Arc<[Request<S>]>) -> Answer {
         let (answer, answered) = oneshot::channel();
         self.jobs.send(Job { batch, answer }).map_err(|_| ended())?;
         answered.await.map_err(|_| ended())?
@@ -107,7 +107,7 @@ fn run<W: Work>(mut worker: W, queue: &Receiver<Job<W::Command>>) {
     }
 }
 
-fn next<C>(queue: &Receiver<Job<C>>, chore: Option<Instant>) -> Result<Job<C>, RecvTimeoutError> {
+fn next<S>(queue: &Receiver<Job<S>>, chore: Option<Instant>) -> Result<Job<S>, RecvTimeoutError> {
     match chore {
         Some(due) => {
             queue.recv_timeout(due.saturating_duration_since(Instant::now()).max(Duration::from_millis(1)))
@@ -134,7 +134,7 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-    use crate::service::{CommandSpec, Fingerprint, Payload};
+    use crate::service::{Fingerprint, Payload, Spec};
 
     /// Does what it is told for each batch, and tells the sizes of the batches that it was given.
     struct Scripted {
@@ -182,7 +182,7 @@ mod tests {
 
     fn batch(size: usize) -> Arc<[Request<()>]> {
         let request = || Request {
-            command: CommandSpec::read("list"),
+            command: Spec::read("list"),
             id: None,
             deadline: None,
             fingerprint: Fingerprint([0; 16]),

@@ -33,21 +33,21 @@ pub use backup::{backup, quick_check};
 pub(super) use copy::File;
 
 use self::{lane::Lane, reader::Reader, write_lock::Wait, writer::Writer};
-use super::{OpenError, Options, Store};
-use crate::service::{Access, Reply, Request, Unavailable, command::Commands};
+use super::{OpenError, Options};
+use crate::service::{Access, Reply, Request, Service, Store, Unavailable};
 
 /// How long a writer waits for other processes before it says so, and a question for readiness before it is answered.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A store on a file. Its threads end when it is dropped.
-pub struct SqliteStore<C> {
-    writer: Lane<C>,
-    reader: Lane<C>,
+pub struct SqliteStore<S> {
+    writer: Lane<S>,
+    reader: Lane<S>,
     wait: Arc<Wait>,
     patience: Duration,
 }
 
-impl<C: Commands> SqliteStore<C> {
+impl<S: Service> SqliteStore<S> {
     /// Opens a database; makes it, and the directories above it, if it is not there, and brings its schema up to
     /// date. Waits while another process writes. Needs a tokio runtime with time.
     ///
@@ -63,7 +63,7 @@ impl<C: Commands> SqliteStore<C> {
         let open_writer = {
             let (wait, options) = (Arc::clone(&wait), options.clone());
             move || {
-                let (writer, place) = Writer::<C>::open(&path, options, wait)?;
+                let (writer, place) = Writer::<S>::open(&path, options, wait)?;
                 // Only a caller who has given up does not receive it.
                 let _ = placed.send(place);
                 Ok(writer)
@@ -71,17 +71,17 @@ impl<C: Commands> SqliteStore<C> {
         };
         let (writer, _) = noticing(&wait, PATIENCE, Lane::start("sqlite-writer", open_writer)).await?;
         let place = place.await.map_err(|error| OpenError::Unavailable(Unavailable(error.into())))?;
-        let (reader, _) = Lane::start("sqlite-reader", move || Reader::<C>::open(place, options)).await?;
+        let (reader, _) = Lane::start("sqlite-reader", move || Reader::<S>::open(place, options)).await?;
         Ok(Self { writer, reader, wait, patience: PATIENCE })
     }
 
-    async fn write(&self, batch: Arc<[Request<C>]>) -> Result<Vec<Reply>, Unavailable> {
+    async fn write(&self, batch: Arc<[Request<S>]>) -> Result<Vec<Reply>, Unavailable> {
         noticing(&self.wait, self.patience, self.writer.ask(batch)).await
     }
 }
 
-impl<C: Commands> Store<C> for SqliteStore<C> {
-    fn apply(&self, batch: Arc<[Request<C>]>) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>> {
+impl<S: Service> Store<S> for SqliteStore<S> {
+    fn apply(&self, batch: Arc<[Request<S>]>) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>> {
         if batch.iter().all(|request| request.command.access == Access::Read) {
             Box::pin(self.reader.ask(batch))
         } else {

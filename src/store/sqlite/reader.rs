@@ -13,29 +13,29 @@ use super::{
     transaction::{self, Batch},
 };
 use crate::{
-    service::{Reply, Request, Unavailable, command::Commands},
+    service::{Reply, Request, Service, Unavailable},
     store::{OpenError, Options},
 };
 
-pub(super) struct Reader<C> {
+pub(super) struct Reader<S> {
     session: Session,
     options: Options,
     sql: Sql,
-    commands: PhantomData<fn(C)>,
+    commands: PhantomData<fn(S)>,
 }
 
-impl<C: Commands> Reader<C> {
+impl<S: Service> Reader<S> {
     /// Opens a database that a writer has opened before.
     pub(super) fn open(place: Place, options: Options) -> Result<Self, OpenError> {
         let session = Session::begin(place, open_for_reading)?;
-        Ok(Self { session, options, sql: Sql::of::<C::Entity>(), commands: PhantomData })
+        Ok(Self { session, options, sql: Sql::of::<S::Entity>(), commands: PhantomData })
     }
 }
 
-impl<C: Commands> Work for Reader<C> {
-    type Command = C;
+impl<S: Service> Work for Reader<S> {
+    type Command = S;
 
-    fn answer(&mut self, requests: &[Request<C>]) -> Result<Vec<Reply>, Unavailable> {
+    fn answer(&mut self, requests: &[Request<S>]) -> Result<Vec<Reply>, Unavailable> {
         let batch = Batch { requests, options: &self.options, sql: &self.sql };
         self.session
             .with("read", |connection| transaction::run(connection, TransactionBehavior::Deferred, &batch))

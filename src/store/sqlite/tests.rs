@@ -11,15 +11,11 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{
-    clock::unix_ms,
-    service::payload::decode,
-    users::{UserService, commands::UserCommand},
-};
+use crate::{clock::unix_ms, service::payload::decode, users::Users};
 
 struct Bed {
     dir: TempDir,
-    store: Arc<SqliteStore<UserCommand>>,
+    store: Arc<SqliteStore<Users>>,
 }
 
 impl Bed {
@@ -29,8 +25,7 @@ impl Bed {
 
     async fn with(options: Options) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store =
-            Arc::new(SqliteStore::<UserCommand>::open(dir.path().join("users.db"), options).await.unwrap());
+        let store = Arc::new(SqliteStore::<Users>::open(dir.path().join("users.db"), options).await.unwrap());
         Self { dir, store }
     }
 
@@ -43,11 +38,10 @@ impl Bed {
         Connection::open(self.path()).unwrap().execute_batch(sql).unwrap();
     }
 
-    fn batch(&self, asked: &[(&'static str, &str, &str)]) -> Arc<[Request<UserCommand>]> {
-        let service = UserService::new(Arc::<SqliteStore<UserCommand>>::clone(&self.store));
+    fn batch(&self, asked: &[(&'static str, &str, &str)]) -> Arc<[Request<Users>]> {
         let request = |&(name, id, body): &(&'static str, &str, &str)| {
-            let (payload, fingerprint) = decode(&service, name, body.as_bytes()).unwrap();
-            let command = *crate::users::commands::COMMANDS.iter().find(|spec| spec.name == name).unwrap();
+            let (payload, fingerprint) = decode(name, body.as_bytes()).unwrap();
+            let command = *Users::COMMANDS.iter().find(|spec| spec.name == name).unwrap();
             let id = (!id.is_empty()).then(|| id.to_owned());
             Request { command, id, deadline: None, fingerprint, payload }
         };
@@ -65,7 +59,7 @@ impl Bed {
 }
 
 async fn refusal(path: &Path) -> String {
-    match SqliteStore::<UserCommand>::open(path.to_owned(), Options::default()).await.err() {
+    match SqliteStore::<Users>::open(path.to_owned(), Options::default()).await.err() {
         Some(OpenError::Refused(sentence)) => sentence,
         other => panic!("not refused: {other:?}"),
     }
@@ -166,7 +160,7 @@ async fn a_frozen_writer_stops_writers_but_neither_readers_nor_the_question_for_
 #[tokio::test]
 async fn many_that_start_at_once_make_one_database() {
     let dir = tempfile::tempdir().unwrap();
-    let open = || SqliteStore::<UserCommand>::open(dir.path().join("users.db"), Options::default());
+    let open = || SqliteStore::<Users>::open(dir.path().join("users.db"), Options::default());
     let opened = futures::future::join_all((0..8).map(|_| open())).await;
     let stores: Vec<_> = opened.into_iter().map(Result::unwrap).collect();
     for store in &stores {
@@ -211,7 +205,7 @@ async fn what_is_no_database_of_ours_is_refused_and_left_alone() {
 async fn a_newer_schema_is_refused_when_it_says_so() {
     let bed = Bed::new().await;
     bed.meddle("INSERT INTO refinery_schema_history VALUES (2, 'newer', '2030-01-01T00:00:00Z', '1')");
-    SqliteStore::<UserCommand>::open(bed.path(), Options::default()).await.unwrap().ready().await.unwrap();
+    SqliteStore::<Users>::open(bed.path(), Options::default()).await.unwrap().ready().await.unwrap();
     bed.meddle("UPDATE schema_compatibility SET oldest_worker = 2");
     let refused = refusal(&bed.path()).await;
     assert!(refused.contains("schema version 2") && refused.contains("use a newer program"), "{refused}");
@@ -225,7 +219,7 @@ async fn old_replies_are_forgotten_and_young_ones_are_not() {
     let eight_days_ago = Options { clock: || unix_ms() - 8 * DAY, ..Options::default() };
     let bed = Bed::with(eight_days_ago).await;
     bed.ask(&[("create", "", ANN), ("award", "old", AWARD)]).await.unwrap();
-    let today = SqliteStore::<UserCommand>::open(bed.path(), Options::default()).await.unwrap();
+    let today = SqliteStore::<Users>::open(bed.path(), Options::default()).await.unwrap();
     today.apply(bed.batch(&[("award", "young", AWARD)])).await.unwrap();
     // The purge follows the first batch, and this comes after the purge.
     today.ready().await.unwrap();
@@ -242,7 +236,7 @@ async fn a_clock_that_is_set_ahead_forgets_nothing() {
     let bed = Bed::new().await;
     bed.ask(&[("create", "", ANN), ("award", "a", AWARD)]).await.unwrap();
     let misled =
-        SqliteStore::<UserCommand>::open(bed.path(), Options { clock, ..Options::default() }).await.unwrap();
+        SqliteStore::<Users>::open(bed.path(), Options { clock, ..Options::default() }).await.unwrap();
     // The first purge is due at once and precedes the second answer.
     misled.ready().await.unwrap();
     misled.ready().await.unwrap();
@@ -261,10 +255,8 @@ async fn a_backup_is_whole_and_overwrites_nothing() {
     quick_check(&bed.path()).unwrap();
     quick_check(&copy).unwrap();
 
-    let restored = Bed {
-        store: Arc::new(SqliteStore::<UserCommand>::open(copy, Options::default()).await.unwrap()),
-        ..bed
-    };
+    let restored =
+        Bed { store: Arc::new(SqliteStore::<Users>::open(copy, Options::default()).await.unwrap()), ..bed };
     let asked = [("create", "1", ANN), ("get", "", r#"{"username":"bob"}"#)];
     assert_eq!(restored.statuses(&asked).await, [(201, true), (404, false)]);
 }

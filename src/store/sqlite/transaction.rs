@@ -7,13 +7,13 @@ use rusqlite::{Connection, DropBehavior, Error, ErrorCode, Transaction, Transact
 use super::{rows, sql::Sql};
 use crate::{
     failpoints::{failpoint, mutant},
-    service::{Access, Payload, Reply, Request, batch, command::Commands, inbox::Inbox, rows::Wanted},
+    service::{Access, Payload, Reply, Request, Service, batch, inbox::Inbox, rows::Wanted},
     store::{Options, refused},
 };
 
 /// What a transaction is made of.
-pub(super) struct Batch<'a, C> {
-    pub(super) requests: &'a [Request<C>],
+pub(super) struct Batch<'a, S> {
+    pub(super) requests: &'a [Request<S>],
     pub(super) options: &'a Options,
     pub(super) sql: &'a Sql,
 }
@@ -22,10 +22,10 @@ pub(super) struct Batch<'a, C> {
 ///
 /// What the database refuses of a single request becomes that request's reply: the transaction is begun again and the
 /// requests are run one by one, each in a savepoint of its own.
-pub(super) fn run<C: Commands>(
+pub(super) fn run<S: Service>(
     connection: &mut Connection,
     behavior: TransactionBehavior,
-    batch: &Batch<'_, C>,
+    batch: &Batch<'_, S>,
 ) -> rusqlite::Result<Vec<Reply>> {
     match run_together(connection, behavior, batch) {
         Err(error) if is_refusal(&error) => run_one_by_one(connection, behavior, batch),
@@ -33,10 +33,10 @@ pub(super) fn run<C: Commands>(
     }
 }
 
-fn run_together<C: Commands>(
+fn run_together<S: Service>(
     connection: &mut Connection,
     behavior: TransactionBehavior,
-    batch: &Batch<'_, C>,
+    batch: &Batch<'_, S>,
 ) -> rusqlite::Result<Vec<Reply>> {
     let mut transaction = connection.transaction_with_behavior(behavior)?;
     let replies = answer(&transaction, batch)?;
@@ -48,10 +48,10 @@ fn run_together<C: Commands>(
     Ok(replies)
 }
 
-fn run_one_by_one<C: Commands>(
+fn run_one_by_one<S: Service>(
     connection: &mut Connection,
     behavior: TransactionBehavior,
-    batch: &Batch<'_, C>,
+    batch: &Batch<'_, S>,
 ) -> rusqlite::Result<Vec<Reply>> {
     let mut transaction = connection.transaction_with_behavior(behavior)?;
     let mut replies = Vec::with_capacity(batch.requests.len());
@@ -71,7 +71,7 @@ fn run_one_by_one<C: Commands>(
     Ok(replies)
 }
 
-fn commit<C: Commands>(transaction: Transaction<'_>, requests: &[Request<C>]) -> rusqlite::Result<()> {
+fn commit<S: Service>(transaction: Transaction<'_>, requests: &[Request<S>]) -> rusqlite::Result<()> {
     let writes = || requests.iter().filter(|request| request.command.access == Access::Write);
     failpoint!(BeforeCommit, writes(), ?);
     transaction.commit()?;
@@ -80,7 +80,7 @@ fn commit<C: Commands>(transaction: Transaction<'_>, requests: &[Request<C>]) ->
 }
 
 /// Loads what the requests name, runs them, and saves what they changed.
-fn answer<C: Commands>(connection: &Connection, batch: &Batch<'_, C>) -> rusqlite::Result<Vec<Reply>> {
+fn answer<S: Service>(connection: &Connection, batch: &Batch<'_, S>) -> rusqlite::Result<Vec<Reply>> {
     let Batch { requests, options, sql } = *batch;
     // Read under the lock: a deadline may pass, and an id grow too old, while a batch waits for it.
     let now = (options.clock)();

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     failpoints::{failpoint, mutant},
-    service::{Reply, Request, Unavailable, command::Commands},
+    service::{Reply, Request, Service, Unavailable},
     store::{OpenError, Options, purge::Purge},
 };
 
@@ -34,10 +34,10 @@ const WAL_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// How long cutting it back may wait for readers, while the writers queue.
 const WAL_CUT_TIMEOUT: Duration = Duration::from_millis(100);
 
-pub(super) struct Writer<C> {
+pub(super) struct Writer<S> {
     session: Session,
     sql: Sql,
-    commands: PhantomData<fn(C)>,
+    commands: PhantomData<fn(S)>,
     lock: WriteLock,
     options: Options,
     purge: Purge,
@@ -45,7 +45,7 @@ pub(super) struct Writer<C> {
     next_wal_check: Instant,
 }
 
-impl<C: Commands> Writer<C> {
+impl<S: Service> Writer<S> {
     /// Opens the database, or makes it. Blocks while another process writes; `wait` tells others so.
     pub(super) fn open(path: &Path, options: Options, wait: Arc<Wait>) -> Result<(Self, Place), OpenError> {
         let place = Place::prepare(path)?;
@@ -53,13 +53,13 @@ impl<C: Commands> Writer<C> {
             .map_err(|error| failed("open the lock files of", place.path(), &error))?;
         let held = lock.acquire().map_err(|error| failed("lock", place.path(), &error))?;
         place.create()?;
-        let session = Session::begin(place.clone(), open_for_writing::<C::Entity>)?;
+        let session = Session::begin(place.clone(), open_for_writing::<S::Entity>)?;
         drop(held);
         let checkpointer = Checkpointer::start(place.clone())?;
         let now = Instant::now();
         let purge = Purge::new(options.retention, (options.clock)(), now);
         let next_wal_check = now + WAL_CHECK_INTERVAL;
-        let sql = Sql::of::<C::Entity>();
+        let sql = Sql::of::<S::Entity>();
         let commands = PhantomData;
         Ok((Self { session, sql, commands, lock, options, purge, checkpointer, next_wal_check }, place))
     }
@@ -99,10 +99,10 @@ impl<C: Commands> Writer<C> {
     }
 }
 
-impl<C: Commands> Work for Writer<C> {
-    type Command = C;
+impl<S: Service> Work for Writer<S> {
+    type Command = S;
 
-    fn answer(&mut self, requests: &[Request<C>]) -> Result<Vec<Reply>, Unavailable> {
+    fn answer(&mut self, requests: &[Request<S>]) -> Result<Vec<Reply>, Unavailable> {
         let _held = self.lock.acquire().map_err(|error| self.session.unavailable(&error.to_string()))?;
         let batch = Batch { requests, options: &self.options, sql: &self.sql };
         let replies = self.session.with("write", |connection| match requests {
@@ -148,14 +148,13 @@ fn cut_wal(connection: &mut Connection) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::users::commands::UserCommand;
+    use crate::users::commands::Users;
 
     #[test]
     fn a_large_log_is_cut_back() {
         let dir = tempfile::tempdir().unwrap();
         let (mut writer, place) =
-            Writer::<UserCommand>::open(&dir.path().join("users.db"), Options::default(), Arc::default())
-                .unwrap();
+            Writer::<Users>::open(&dir.path().join("users.db"), Options::default(), Arc::default()).unwrap();
         let fill = |connection: &mut Connection| {
             connection.execute_batch("PRAGMA wal_autocheckpoint = 0; CREATE TABLE filler (bytes BLOB)")?;
             connection
@@ -178,7 +177,7 @@ mod tests {
     fn chores_that_fail_are_not_tried_again_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("users.db");
-        let (mut writer, _) = Writer::<UserCommand>::open(&path, Options::default(), Arc::default()).unwrap();
+        let (mut writer, _) = Writer::<Users>::open(&path, Options::default(), Arc::default()).unwrap();
         std::fs::rename(&path, dir.path().join("moved.db")).unwrap();
         writer.next_wal_check = Instant::now();
         assert!(writer.next_chore().unwrap() <= Instant::now(), "due at the start");

@@ -77,7 +77,7 @@ impl Command<User> for List {
 
 #[cfg(test)]
 mod tests {
-    use crate::{service::command::Commands, users::commands::UserCommand};
+    use crate::{service::Service, users::commands::Users};
 
     #[test]
     fn a_limit_that_is_none_is_told_in_plain_words() {
@@ -88,8 +88,7 @@ mod tests {
             ("1001", "limit: the limit is a whole number from 1 to 1000, not 1001"),
         ];
         for (limit, expected) in cases {
-            let problem =
-                UserCommand::parse("list", format!(r#"{{"limit":{limit}}}"#).as_bytes()).unwrap_err();
+            let problem = Users::parse("list", format!(r#"{{"limit":{limit}}}"#).as_bytes()).unwrap_err();
             assert!(problem.detail.starts_with(expected), "{}", problem.detail);
         }
     }

@@ -1,6 +1,6 @@
 //! The commands: one file, one struct, one pure `apply` each, in a closed enum.
 //!
-//! A new command is a new file and its line in [`UserCommand`]; a test holds them against the broker's definitions.
+//! A new command is a new file and its line in [`Users`]; a test holds them against the broker's definitions.
 
 pub mod award;
 pub mod create;
@@ -11,7 +11,7 @@ pub mod promote;
 use super::user::{User, Username};
 use crate::service::{
     Code, Problem,
-    command::{Commands, Spec},
+    command::{Service, Spec},
     rows::Rows,
 };
 
@@ -28,11 +28,11 @@ pub const POINTS_LIMIT: Code = Code::fatal("points_limit", 409, "The user would 
 pub const REFUSALS: [Code; 4] = [USER_NOT_FOUND, USER_EXISTS, INSUFFICIENT_POINTS, POINTS_LIMIT];
 
 /// All of them.
-pub const COMMANDS: &[Spec] = UserCommand::ALL;
+pub const COMMANDS: &[Spec] = Users::COMMANDS;
 
-crate::commands! {
-    /// A valid command.
-    pub enum UserCommand for User {
+crate::service! {
+    /// The users service; a value is one of its commands.
+    pub enum Users("users") of User {
         /// Stores a new user.
         Create(create::Create),
         /// Returns a user.
@@ -60,11 +60,11 @@ mod tests {
 
     #[test]
     fn every_command_of_the_list_can_be_read() {
-        for command in UserCommand::ALL {
-            if let Err(problem) = UserCommand::parse(command.name, b"{}") {
+        for command in Users::COMMANDS {
+            if let Err(problem) = Users::parse(command.name, b"{}") {
                 assert_eq!(problem.errors.len(), 1, "{}: {problem}", command.name);
             }
         }
-        assert!(UserCommand::parse("gone", b"{}").unwrap_err().errors.is_empty());
+        assert!(Users::parse("gone", b"{}").unwrap_err().errors.is_empty());
     }
 }

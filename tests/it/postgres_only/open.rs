@@ -2,7 +2,7 @@
 
 use rabbitry::{
     store::{self, OpenError, Options, postgres::PostgresStore},
-    users::commands::UserCommand,
+    users::commands::Users,
 };
 
 use super::{own_database, with};
@@ -13,7 +13,7 @@ use crate::support::{
 };
 
 async fn outcome(url: &str) -> Result<(), OpenError> {
-    PostgresStore::<UserCommand>::open(url, Options::default()).await.map(drop)
+    PostgresStore::<Users>::open(url, Options::default()).await.map(drop)
 }
 
 async fn refusal(url: &str) -> String {
@@ -199,7 +199,7 @@ async fn certificates_are_trusted_as_the_url_says() {
 
     let is_encrypted = async |mode: &str| {
         let url = with(&with(&database.url, "sslmode", mode), "application_name", mode);
-        let store = store::open::<UserCommand>(&url, Options::default()).await?;
+        let store = store::open::<Users>(&url, Options::default()).await?;
         store.ready().await.unwrap();
         let sql = format!(
             "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = '{mode}'"

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rabbitry::{
     service::{Reply, Request, Service, payload},
-    users::commands::UserCommand,
+    users::commands::Users,
 };
 use serde_json::{Value, json};
 
@@ -52,7 +52,7 @@ impl Ask {
 impl Worker {
     /// Answers one batch.
     pub(crate) async fn answer(&self, asks: &[Ask]) -> Vec<Reply> {
-        self.service.answer(self.requests(asks)).await.unwrap()
+        self.store.apply(self.requests(asks)).await.unwrap()
     }
 
     /// Answers one command.
@@ -60,15 +60,15 @@ impl Worker {
         self.answer(std::slice::from_ref(ask)).await.remove(0)
     }
 
-    pub(crate) fn requests(&self, asks: &[Ask]) -> Arc<[Request<UserCommand>]> {
+    pub(crate) fn requests(&self, asks: &[Ask]) -> Arc<[Request<Users>]> {
         asks.iter().map(|ask| self.request(ask)).collect()
     }
 
-    fn request(&self, ask: &Ask) -> Request<UserCommand> {
-        let specs = self.service.commands();
+    fn request(&self, ask: &Ask) -> Request<Users> {
+        let specs = Users::COMMANDS;
         let command = *specs.iter().find(|spec| spec.name == ask.command).unwrap();
         let body = ask.body.to_string();
-        let (payload, fingerprint) = payload::decode(&self.service, ask.command, body.as_bytes()).unwrap();
+        let (payload, fingerprint) = payload::decode(ask.command, body.as_bytes()).unwrap();
         Request { command, id: ask.id.clone(), deadline: ask.deadline, fingerprint, payload }
     }
 }

@@ -3,8 +3,9 @@
 use std::{env, path::Path, sync::Arc};
 
 use rabbitry::{
-    store::{self, Options, Store},
-    users::{UserService, commands::UserCommand},
+    service::Store,
+    store::{self, Options},
+    users::Users,
 };
 use rusqlite::{Connection, types::ValueRef};
 use tempfile::TempDir;
@@ -117,8 +118,7 @@ impl Database {
 }
 
 async fn open(url: &str, options: Options) -> Worker {
-    let store = store::open(url, options).await.unwrap();
-    Worker { service: UserService::new(Arc::clone(&store)), store }
+    Worker { store: store::open(url, options).await.unwrap() }
 }
 
 fn sqlite_rows(connection: &Connection, sql: &str) -> Vec<Vec<String>> {
@@ -165,8 +165,7 @@ impl ForeignWriter {
     }
 }
 
-/// The store and the service of one worker.
+/// The store of one worker.
 pub(crate) struct Worker {
-    pub(crate) service: UserService,
-    pub(crate) store: Arc<dyn Store<UserCommand>>,
+    pub(crate) store: Arc<dyn Store<Users>>,
 }

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use rabbitry::{
     amqp::{
         connection::BrokerUrl,
@@ -16,19 +17,16 @@ use rabbitry::{
     },
     clock::unix_ms,
     service::{
-        Code, CommandSpec, Problem, Reply, Request, Service, Unavailable, batch,
-        command::Commands,
+        Code, Command, Problem, Reply, Request, Service, Spec, Store, Unavailable, batch,
         entity::{Entity, Table},
         inbox::{Inbox, Key, RETENTION, StoredReply},
-        payload,
         rows::{Needs, Rows},
     },
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{sync::Semaphore, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-
-pub const COMMANDS: &[CommandSpec] = &[CommandSpec::write("add"), CommandSpec::read("total")];
 
 /// Keeps one number, in memory that outlives its workers like a database.
 #[derive(Clone)]
@@ -70,39 +68,48 @@ impl Entity for Total {
     rabbitry::columns!(id, total, effects);
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+/// Adds a number
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields)]
-pub struct Number {
+pub struct Add {
     #[serde(default)]
     pub n: i64,
 }
+
+/// Returns the number
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct GetTotal {
+    #[serde(default)]
+    pub n: i64,
+}
+
+rabbitry::service! {
+    /// One number.
+    pub enum Number("toys") of Total { Add(Add), Total(GetTotal) }
+}
+
+pub const COMMANDS: &[Spec] = Number::COMMANDS;
 
 /// The number that makes `add` panic.
 pub const PANIC: i64 = 666;
 /// The number that `add` refuses.
 pub const REFUSED: i64 = 13;
 
-impl Commands for Number {
-    type Entity = Total;
-    const ALL: &'static [CommandSpec] = COMMANDS;
+#[derive(Serialize, JsonSchema)]
+pub struct Shown {
+    total: i64,
+}
 
-    fn parse(_: &str, payload: &[u8]) -> Result<Self, Problem> {
-        payload::parse(payload)
-    }
-
-    fn flags(_: &str, line: clap::Command) -> clap::Command {
-        line
-    }
-
-    fn of_flags(_: &str, _: &clap::ArgMatches) -> Result<Self, clap::Error> {
-        unreachable!("it has no command line")
-    }
+impl Command<Total> for Add {
+    const SPEC: Spec = Spec::write("add");
+    type Output = Shown;
 
     fn needs(&self) -> Needs<'_, Total> {
         Needs::Key(&0)
     }
 
-    fn apply(&self, rows: &mut Rows<Total>) -> Result<(u16, Vec<u8>), Problem> {
+    fn apply(&self, rows: &mut Rows<Total>) -> Result<Shown, Problem> {
         assert_ne!(self.n, PANIC, "asked to panic");
         if self.n == REFUSED {
             return Err(Problem::new(Code::fatal("unlucky", 409, "Unlucky number"), "13 is refused"));
@@ -113,7 +120,20 @@ impl Commands for Number {
             total.effects += 1;
             rows.put(total.clone());
         }
-        Ok((200, format!("{{\"total\":{}}}", total.total).into_bytes()))
+        Ok(Shown { total: total.total })
+    }
+}
+
+impl Command<Total> for GetTotal {
+    const SPEC: Spec = Spec::read("total");
+    type Output = Shown;
+
+    fn needs(&self) -> Needs<'_, Total> {
+        Needs::Key(&0)
+    }
+
+    fn apply(&self, rows: &mut Rows<Total>) -> Result<Shown, Problem> {
+        Ok(Shown { total: rows.get(&0).map_or(0, |total| total.total) })
     }
 }
 
@@ -142,26 +162,12 @@ impl Toys {
     }
 }
 
-impl Service for Toys {
-    type Command = Number;
-
-    fn name(&self) -> &'static str {
-        "toys"
-    }
-
-    fn commands(&self) -> &'static [CommandSpec] {
-        COMMANDS
-    }
-
-    fn parse(&self, _command: &str, body: &[u8]) -> Result<Number, Problem> {
-        Number::parse("", body)
-    }
-
-    async fn answer(&self, batch: Arc<[Request<Number>]>) -> Result<Vec<Reply>, Unavailable> {
+impl Toys {
+    async fn run(&self, batch: Arc<[Request<Number>]>) -> Result<Vec<Reply>, Unavailable> {
         self.memory.begun.fetch_add(1, Ordering::SeqCst);
         self.memory.longest.fetch_max(batch.len(), Ordering::SeqCst);
         self.memory.gate.acquire().await.unwrap().forget();
-        self.ready().await?;
+        self.is_there()?;
         tokio::time::sleep(Duration::from_millis(self.memory.pause_ms.load(Ordering::SeqCst))).await;
         let mut stored = self.memory.state.lock().unwrap();
         let mut rows = Rows::default();
@@ -177,12 +183,22 @@ impl Service for Toys {
         Ok(replies)
     }
 
-    async fn ready(&self) -> Result<(), Unavailable> {
+    fn is_there(&self) -> Result<(), Unavailable> {
         if self.memory.there.load(Ordering::SeqCst) {
             Ok(())
         } else {
             Err(Unavailable("the toy store is switched off".into()))
         }
+    }
+}
+
+impl Store<Number> for Toys {
+    fn apply(&self, batch: Arc<[Request<Number>]>) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>> {
+        Box::pin(self.run(batch))
+    }
+
+    fn ready(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
+        Box::pin(async { self.is_there() })
     }
 }
 
@@ -199,7 +215,7 @@ impl Worker {
 
     pub fn start_with(toys: &Toys, url: BrokerUrl, settings: Settings) -> Self {
         let stop = CancellationToken::new();
-        let server = Server::new(toys.clone(), url, settings);
+        let server = Server::new(Arc::new(toys.clone()), url, settings);
         Self { task: tokio::spawn(server.run(stop.clone())), stop }
     }
 
