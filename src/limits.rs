@@ -63,6 +63,9 @@ pub const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 pub const DEAD_LETTER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the broker may take to let a queue be consumed, before its neighbours go on without it.
 pub const CONSUME_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a worker may take to open the channels and consumers of a session, before it ends it and opens another. Longer
+/// than [`CONSUME_TIMEOUT`], which names the queue.
+pub const SESSION_OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Stack of each thread, in bytes, of which memory is taken only for what is used: headers are read by recursion, and
 /// the deepest that fit into a frame of 131,072 bytes have some 26,000 levels. (Tried: half of it is enough.)
 pub const STACK_BYTES: usize = 64 * 1024 * 1024;

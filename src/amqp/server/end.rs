@@ -1,8 +1,11 @@
 //! How a session goes, and why it ends; and how a worker does.
 
-use lapin::ErrorKind;
+use lapin::{
+    ErrorKind,
+    protocol::{AMQPErrorKind, AMQPHardError},
+};
 
-use crate::amqp::connection::ConnectError;
+use crate::{amqp::connection::ConnectError, limits::SESSION_OPEN_TIMEOUT};
 
 /// How a worker stopped that was asked to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +52,8 @@ pub(super) enum SessionError {
     Cancelled(String),
     #[error("the broker does not let queue {queue} be consumed: {reason}")]
     NotServed { queue: String, reason: String },
+    #[error("the broker did not open channels and consumers within {SESSION_OPEN_TIMEOUT:?}")]
+    NotOpened,
     #[error("the store did not answer for too long")]
     StoreSilent,
     #[error("the broker did not say that it has taken in the last acknowledgements")]
@@ -61,6 +66,12 @@ impl From<lapin::Error> for SessionError {
     fn from(error: lapin::Error) -> Self {
         match error.kind() {
             ErrorKind::ParsingError(_) => Self::Poison(error),
+            // A frame larger than was agreed on: the broker adds headers to what it delivers again.
+            ErrorKind::ProtocolError(protocol)
+                if *protocol.kind() == AMQPErrorKind::Hard(AMQPHardError::FRAMEERROR) =>
+            {
+                Self::Poison(error)
+            }
             _ => Self::Broker(error),
         }
     }

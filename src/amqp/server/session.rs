@@ -1,9 +1,13 @@
 //! One connection's life, from its consumers' start to whatever ends it.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
-use lapin::{Channel, Connection};
-use tokio::{task::JoinSet, time::timeout};
+use futures::StreamExt;
+use lapin::{Channel, Connection, ConnectionState, Event};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -14,7 +18,7 @@ use super::{
 };
 use crate::{
     amqp::connection::{BrokerUrl, STORE_PROPERTY, close, connect_telling},
-    limits::CLOSE_TIMEOUT,
+    limits::{CLOSE_TIMEOUT, SESSION_OPEN_TIMEOUT},
     service::{Access, Service, Spec},
 };
 
@@ -30,12 +34,50 @@ pub(super) async fn run<S: Service>(
     let connection = connect_telling(url, name, &[(STORE_PROPERTY, &context.store_name)]).await?;
     let drain = shutdown.child_token();
     let mut channels = Vec::new();
-    let result = consume(&connection, &mut channels, context, commands, pace, &drain).await;
+    let consuming = consume(&connection, &mut channels, context, commands, pace, &drain);
+    let result = while_connected(&connection, consuming).await;
     close(&connection).await;
     drop(channels);
     match result {
         Ok(_) if shutdown.is_cancelled() => Ok(End::Shutdown),
         result => result,
+    }
+}
+
+/// Cuts a session's work off soon after its connection has ended: lapin does not resolve every future then.
+async fn while_connected(
+    connection: &Connection,
+    work: impl Future<Output = Result<End, SessionError>>,
+) -> Result<End, SessionError> {
+    let ended = ended(connection);
+    let mut work = pin!(work);
+    tokio::select! {
+        biased;
+        result = &mut work => result,
+        error = ended => match timeout(CLOSE_TIMEOUT, work).await {
+            Ok(result @ Err(_)) => worse(Err(error.into()), result),
+            _ => Err(error.into()),
+        },
+    }
+}
+
+/// Returns once the connection has ended, and why.
+fn ended(connection: &Connection) -> impl Future<Output = lapin::Error> {
+    let mut events = connection.events_listener();
+    // What happened before the listener was there is not heard of.
+    let ended_before = !connection.status().connected();
+    async move {
+        let closed = || lapin::ErrorKind::InvalidConnectionState(ConnectionState::Closed).into();
+        if ended_before {
+            return closed();
+        }
+        loop {
+            match events.next().await {
+                Some(Event::Error(error)) => return error,
+                Some(_) => {}
+                None => return closed(),
+            }
+        }
     }
 }
 
@@ -49,11 +91,13 @@ async fn consume<S: Service>(
 ) -> Result<End, SessionError> {
     // Reads and writes are taken by two lanes, so that no read waits for a commit and no flood of the one starves
     // the other.
+    let open_until = Instant::now() + SESSION_OPEN_TIMEOUT;
     let mut lanes = JoinSet::new();
     for access in [Access::Read, Access::Write] {
         let own: Vec<_> = commands.iter().copied().filter(|command| command.access == access).collect();
         if !own.is_empty() {
-            let lane = Lane::open(connection, Arc::clone(context), &own, pace, drain.clone()).await?;
+            let opened = Lane::open(connection, Arc::clone(context), &own, pace, drain.clone());
+            let lane = timeout_at(open_until, opened).await.map_err(|_| SessionError::NotOpened)??;
             channels.extend(lane.channels());
             lanes.spawn(lane.run());
         }

@@ -1,11 +1,16 @@
 //! Messages that kill the session that reads them.
 
-use lapin::BasicProperties;
+use futures::StreamExt;
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
 
 use super::Scene;
 use crate::support::{
     eventually,
     frames::{UNREADABLE, publish_with_properties},
+    soon,
     toys::{Toys, Worker},
     vhost::{Vhost, header},
 };
@@ -34,6 +39,47 @@ async fn a_message_that_cannot_be_read_is_set_aside_alone() {
     vhost.assert_left(&[("toys.dead", 1)]).await;
 }
 
+/// The broker counts deliveries in a header of its own, so a message that fits into a frame need not do so when it is
+/// delivered again. lapin then closes the connection, at whatever the worker is doing: mostly while it opens a session.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_outgrows_a_frame_is_dead_lettered_and_its_neighbours_live() {
+    let Scene { vhost, toys, worker, mut replies } = Scene::start().await;
+    worker.stop().await;
+    let mut headers = FieldTable::default();
+    headers.insert("h".into(), AMQPValue::LongString(vec![b'x'; 131_039].into()));
+    vhost.publish("toys.add", b"{\"n\":1000000}", BasicProperties::default().with_headers(headers)).await;
+    deliver_without_acknowledging(&vhost, 1).await;
+    let asking = BasicProperties::default().with_reply_to("reply.test".into());
+    for _ in 0..5 {
+        vhost.publish("toys.add", b"{\"n\":1}", asking.clone()).await;
+    }
+    let worker = Worker::start(&toys, vhost.url());
+    vhost.publish("toys.total", b"{}", asking.clone()).await;
+    for _ in 0..6 {
+        replies.next().await;
+    }
+    eventually("the large one is dead-lettered", async || vhost.ready("toys.dead").await == 1).await;
+    assert_eq!(toys.total(), (5, 5));
+    worker.stop().await;
+    vhost.assert_left(&[("toys.dead", 1)]).await;
+}
+
+/// Takes messages out of `toys.add` and gives them back by closing the connection.
+async fn deliver_without_acknowledging(vhost: &Vhost, messages: u32) {
+    let connection =
+        lapin::Connection::connect(&vhost.url_text(), lapin::ConnectionProperties::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    // Not by `basic.get`, with which the broker counts a first delivery too.
+    let consume =
+        channel.basic_consume("toys.add".into(), "".into(), Default::default(), FieldTable::default());
+    let mut deliveries = consume.await.unwrap();
+    for _ in 0..messages {
+        soon("a delivery", deliveries.next()).await.unwrap().unwrap();
+    }
+    connection.close(200, "done".into()).await.unwrap();
+    eventually("they are back", async || vhost.ready("toys.add").await == messages).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_was_delivered_before_is_handled_alone() {
     let scene = Scene::start().await;
@@ -45,16 +91,7 @@ async fn a_message_that_was_delivered_before_is_handled_alone() {
     }
     // Five messages are delivered and returned until they are suspected.
     for _ in 0..2 {
-        let url = vhost.url_text();
-        let connection =
-            lapin::Connection::connect(&url, lapin::ConnectionProperties::default()).await.unwrap();
-        let channel = connection.create_channel().await.unwrap();
-        for _ in 0..5 {
-            let options = lapin::options::BasicGetOptions { no_ack: false };
-            channel.basic_get("toys.add".into(), options).await.unwrap().unwrap();
-        }
-        connection.close(200, "done".into()).await.unwrap();
-        eventually("they are back", async || vhost.ready("toys.add").await == 5).await;
+        deliver_without_acknowledging(&vhost, 5).await;
     }
     let worker = Worker::start(&toys, vhost.url());
     for _ in 0..5 {
