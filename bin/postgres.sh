@@ -27,6 +27,7 @@ RABBITRY_HOME=${RABBITRY_HOME:-$HERE/../.rabbitry}
 mkdir -p "$RABBITRY_HOME"
 RABBITRY_HOME=$(cd "$RABBITRY_HOME" && pwd -P)
 CHOICE=$RABBITRY_HOME/store.env
+FILE=$RABBITRY_HOME/users.db
 P=$RABBITRY_HOME/postgres
 
 say() { printf '%s\n' "$*"; }
@@ -197,8 +198,17 @@ lock_home() { # one `up` or `down` of this home at a time
 }
 
 choose() { # URL; complete or not at all, and nobody else's to read
+	if [ ! -f "$CHOICE" ] && [ -f "$FILE" ]; then
+		tell_of_other_store "\"sqlite:$FILE\"" "\"\$($HERE/postgres.sh url)\""
+	fi
 	(umask 077 && say "DATABASE_URL=$1" >"$CHOICE.$$")
 	mv -f "$CHOICE.$$" "$CHOICE"
+}
+# Nobody's users follow by themselves.
+tell_of_other_store() { # COPY_FROM, COPY_TO
+	say "store: what users there are stay in the other store; before the first worker starts,"
+	say "  COPY_FROM=$1 COPY_TO=$2 rabbitry store copy"
+	say "  takes them along"
 }
 chosen() { [ ! -f "$CHOICE" ] || sed -n 's/^DATABASE_URL=//p' "$CHOICE"; }
 without_password() { sed -E 's#(://[^:@/]*):[^@/]*@#\1:***@#'; }
@@ -272,7 +282,11 @@ url() {
 	chosen
 }
 
-forget() { rm -f "$CHOICE"; }
+forget() {
+	[ -f "$CHOICE" ] || return 0
+	tell_of_other_store "'$(chosen | without_password)'" "\"sqlite:$FILE\""
+	rm -f "$CHOICE"
+}
 
 delete() {
 	[ -d "$P" ] || return 0

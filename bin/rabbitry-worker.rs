@@ -38,6 +38,9 @@ struct Args {
     /// Seconds that finishing may take after a signal
     #[arg(long, env = "SHUTDOWN_TIMEOUT", default_value_t = 25, value_name = "SECONDS")]
     shutdown_timeout: u64,
+    /// Consume also beside workers of another store, instead of waiting until they are gone
+    #[arg(long, env = "ALLOW_OTHER_STORES", value_parser = clap::builder::FalseyValueParser::new())]
+    allow_other_stores: bool,
     #[command(flatten)]
     broker: BrokerArgs,
     #[command(flatten)]
@@ -111,6 +114,7 @@ async fn work(args: Args) -> anyhow::Result<Stopped> {
     settings.reply_to = args.reply_to;
     settings.shutdown_timeout = Duration::from_secs(args.shutdown_timeout);
     settings.store = store::describe_from_afar(&database);
+    settings.allow_other_stores = args.allow_other_stores;
     info!(version = env!("CARGO_PKG_VERSION"), broker = %url, store = settings.store, "worker starts");
     Ok(Server::<Users>::new(store, url, settings).run(stop).await?)
 }

@@ -2,7 +2,7 @@
 
 /// Done.
 pub const OK: u8 = 0;
-/// The command was refused (4xx).
+/// The command was refused (4xx), or something is wrong with what was looked at.
 pub const REFUSED: u8 = 1;
 /// The command line is wrong.
 pub const USAGE: u8 = 2;

@@ -69,6 +69,9 @@ pub const SESSION_OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Stack of each thread, in bytes, of which memory is taken only for what is used: headers are read by recursion, and
 /// the deepest that fit into a frame of 131,072 bytes have some 26,000 levels. (Tried: half of it is enough.)
 pub const STACK_BYTES: usize = 64 * 1024 * 1024;
+/// How long no worker of another store may be there before a worker that waited for them begins: longer than the pauses
+/// between their attempts to connect.
+pub const OTHER_STORE_GRACE: Duration = Duration::from_secs(10);
 /// How long closing a channel or a connection may take before it is dropped.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a batch is kept for a store that does not answer. Three times as long lies below the broker's consumer

@@ -88,8 +88,8 @@ pub enum ConnectError {
         /// What happened.
         reason: String,
     },
-    /// The login or the virtual host is refused; somebody has to change something.
-    #[error("the broker at {broker} refuses the login or the virtual host: {reason}")]
+    /// The login, the virtual host or what they are to do is refused; somebody has to change something.
+    #[error("the broker at {broker} refuses the login, the virtual host or a right: {reason}")]
     NotPermitted {
         /// Which broker.
         broker: String,
@@ -100,6 +100,8 @@ pub enum ConnectError {
 
 /// The client property that tells where a worker keeps its state.
 pub const STORE_PROPERTY: &str = "store";
+/// The client property that is the same for workers of the same store, whatever they call it.
+pub const STORE_ID_PROPERTY: &str = "store_id";
 
 /// Opens a connection that shows its name in the management UI.
 ///

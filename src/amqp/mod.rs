@@ -30,6 +30,11 @@ pub fn dead_letters(service: &str) -> String {
     format!("{service}.dead")
 }
 
+/// The name of the exchange by which a service's workers agree on one store, and the beginning of the queues bound to it.
+pub fn store(service: &str) -> String {
+    format!("{service}.store")
+}
+
 /// A short string of text that is known to be short enough; longer text is cut, as lapin would panic.
 pub(crate) fn short(text: &str) -> ShortString {
     let end = text.floor_char_boundary(crate::limits::SHORT_STRING_MAX);

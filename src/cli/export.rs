@@ -1,9 +1,8 @@
 //! `rabbitry export`: all users, page by page, to a file.
 
 use std::{
-    fs::{self, Permissions},
+    fs,
     io::{self, BufWriter, IsTerminal, Write, stdout},
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -146,11 +145,8 @@ impl Output {
         // A link stays, and what it leads to is replaced.
         let path = fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // The permissions of any new file: those that the umask leaves.
-        let unnamed = tempfile::Builder::new()
-            .prefix(".rabbitry-export-")
-            .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder)?;
+        // Nobody else may read it, as it holds addresses.
+        let unnamed = tempfile::Builder::new().prefix(".rabbitry-export-").tempfile_in(folder)?;
         Ok(Self::File { unnamed, path })
     }
 

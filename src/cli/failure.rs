@@ -42,17 +42,17 @@ impl Failure {
     pub(super) fn of_call(error: &CallError, command: Option<&Command>) -> Self {
         let exit = match error {
             CallError::Connect(error) => return Arc::clone(error).into(),
-            CallError::TooLarge { .. } => exit::REFUSED,
+            CallError::TooLarge(_) => exit::REFUSED,
             CallError::Unroutable(_) => exit::UNAVAILABLE,
             CallError::NotPermitted(_) => exit::NOT_PERMITTED,
             CallError::Refused(_) | CallError::Timeout { .. } => exit::TRY_AGAIN,
         };
         let advice = match error {
             CallError::Timeout { .. } => command.map_or_else(String::new, advice_on_silence),
-            CallError::TooLarge { command, .. } if command == "create" => {
+            CallError::TooLarge(command) if command == "create" => {
                 "; `rabbitry import` sends many users in messages that fit".to_owned()
             }
-            CallError::TooLarge { .. } => "; send it in parts".to_owned(),
+            CallError::TooLarge(_) => "; send it in parts".to_owned(),
             _ => String::new(),
         };
         Self::new(exit, format!("{error}{advice}"))

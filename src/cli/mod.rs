@@ -5,6 +5,7 @@ mod export;
 mod failure;
 mod files;
 mod import;
+mod lines;
 mod output;
 mod send;
 mod status;

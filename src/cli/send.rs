@@ -1,14 +1,19 @@
 //! Sending commands: one, or one a line from standard input.
 
-use std::{future::pending, io, num::NonZeroUsize};
+use std::{
+    future::pending,
+    io::{BufReader, stdin},
+    num::NonZeroUsize,
+};
 
 use clap::{Args, Subcommand};
 use futures::{StreamExt, stream};
 use serde_json::json;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin, stdin};
+use tokio::sync::mpsc;
 
 use super::{
     Failure, Producer,
+    lines::Lines,
     output::{Format, print, print_answer},
 };
 use crate::{
@@ -17,7 +22,7 @@ use crate::{
         queue,
     },
     exit,
-    limits::{LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, SHORT_STRING_MAX},
+    limits::{ARRAY_BYTES_MAX, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, SHORT_STRING_MAX},
     users::{SERVICE, commands::COMMANDS},
 };
 
@@ -122,7 +127,7 @@ impl UserCommand {
                 ("list", payload, sending)
             }
         };
-        (message(name, payload.to_string(), &sending), sending)
+        (message(name, payload.to_string().into(), &sending), sending)
     }
 }
 
@@ -142,15 +147,15 @@ pub(super) struct SendArgs {
     sending: Sending,
 }
 
-fn message(name: &str, body: String, sending: &Sending) -> Command {
+fn message(name: &str, body: Vec<u8>, sending: &Sending) -> Command {
     let message_id = sending.message_id.clone().unwrap_or_else(new_id);
-    Command { name: name.to_owned(), body: body.into_bytes(), message_id }
+    Command { name: name.to_owned(), body, message_id }
 }
 
 /// Sends what `rabbitry send` was given.
 pub(super) async fn run(producer: Producer, args: SendArgs, format: Format) -> Result<(), Failure> {
     if args.payload != "-" {
-        let command = message(&args.command, args.payload.clone(), &args.sending);
+        let command = message(&args.command, args.payload.clone().into(), &args.sending);
         return run_one(producer, (command, args.sending), format).await;
     }
     if args.sending.message_id.is_some() {
@@ -227,8 +232,8 @@ async fn run_lines(producer: Producer, args: SendArgs) -> Result<(), Failure> {
         let checked = warn_if_nobody_consumes(&producer, &args.command).await;
         checked.map_err(|error| Failure::of_call(&error, None))?;
     }
-    let lines = stream::unfold(Some(BufReader::new(stdin()).lines()), next_line);
-    let answers = lines
+    let lines = read_lines(args.command.clone());
+    let answers = stream::unfold(lines, async |mut lines| Some((lines.recv().await?, lines)))
         .map(|line| async {
             let command = message(&args.command, line?, &args.sending);
             if args.sending.no_wait {
@@ -264,21 +269,28 @@ async fn run_lines(producer: Producer, args: SendArgs) -> Result<(), Failure> {
     }
 }
 
-type Input = Lines<BufReader<Stdin>>;
-
-async fn next_line(input: Option<Input>) -> Option<(Result<String, Failure>, Option<Input>)> {
-    let mut lines = input?;
-    loop {
-        match lines.next_line().await {
-            Ok(None) => return None,
-            Ok(Some(line)) if line.trim().is_empty() => {}
-            Ok(Some(line)) => return Some((Ok(line), Some(lines))),
-            Err(error) => {
-                let failure = Failure::new(exit::USAGE, format!("cannot read standard input: {error}"));
-                // A line that is not text is one line; any other error would come again for ever.
-                let is_about_a_line = error.kind() == io::ErrorKind::InvalidData;
-                return Some((Err(failure), is_about_a_line.then_some(lines)));
+/// Reads standard input on a thread of its own. What is too long is not kept; what is no JSON, or no text at all, is told
+/// by the worker, as to every producer.
+fn read_lines(command: String) -> mpsc::Receiver<Result<Vec<u8>, Failure>> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::task::spawn_blocking(move || {
+        let mut lines = Lines::new(BufReader::new(stdin()), ARRAY_BYTES_MAX);
+        loop {
+            let (line, is_last) = match lines.next() {
+                Ok(None) => return,
+                Ok(Some(line)) if line.text.len() > ARRAY_BYTES_MAX => {
+                    (Err(Failure::of_call(&CallError::TooLarge(command.clone()), None)), false)
+                }
+                Ok(Some(line)) => (Ok(line.text.to_vec()), false),
+                Err(error) => {
+                    (Err(Failure::new(exit::USAGE, format!("cannot read standard input: {error}"))), true)
+                }
+            };
+            // Nobody listens any more when the program ends early.
+            if sender.blocking_send(line).is_err() || is_last {
+                return;
             }
         }
-    }
+    });
+    receiver
 }

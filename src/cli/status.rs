@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     config::{BrokerArgs, ManagementArgs},
+    exit,
     management::{
         Management,
         status::{self, Status, Worker},
@@ -50,8 +51,12 @@ pub(super) async fn run(broker: &BrokerArgs, args: StatusArgs, format: Format) -
     let commands: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
     let read = async || status::read(&management, &vhost, SERVICE, &commands).await;
     // The first time an error is the answer; later it is a state of the broker like others.
-    let first = shown(&read().await?, format);
-    let Some(period) = args.watch else { return print(&first) };
+    let status = read().await?;
+    let first = shown(&status, format);
+    let Some(period) = args.watch else {
+        print(&first)?;
+        return fail_on(&status.alarms());
+    };
     let in_place = stdout().is_terminal() && format == Format::Table;
     print(&format!("{}{first}", if in_place { CLEAR } else { "" }))?;
     let mut ticks = interval(period);
@@ -70,6 +75,10 @@ pub(super) async fn run(broker: &BrokerArgs, args: StatusArgs, format: Format) -
     }
 }
 
+fn fail_on(alarms: &[String]) -> Result<(), Failure> {
+    if alarms.is_empty() { Ok(()) } else { Err(Failure::new(exit::REFUSED, alarms.join("\n"))) }
+}
+
 fn shown(status: &Status, format: Format) -> String {
     match format {
         Format::Json => String::from_utf8_lossy(&to_json(status)).into_owned(),
@@ -81,9 +90,11 @@ fn for_people(status: &Status) -> String {
     let broker = &status.broker;
     let node = broker.node.as_deref().map_or_else(String::new, |node| format!(" at {node}"));
     let mut text = format!("RabbitMQ {}{node}, virtual host {:?}\n", broker.version, status.vhost);
-    match broker.alarms.as_deref() {
-        None => text.push_str("alarms: this login may not see them (it takes the tag monitoring)\n"),
-        Some(alarms) => alarms.iter().for_each(|alarm| text.push_str(&format!("ALARM: {alarm}\n"))),
+    if broker.alarms.is_none() {
+        text.push_str("alarms of the broker: this login may not see them (it takes the tag monitoring)\n");
+    }
+    for alarm in status.alarms() {
+        text.push_str(&format!("ALARM: {alarm}\n"));
     }
     if status.blocked_publishers > 0 {
         text.push_str(&format!("{} publishing connections are blocked\n", status.blocked_publishers));
@@ -98,12 +109,6 @@ fn for_people(status: &Status) -> String {
             text.push_str(&format!("{count} dead letters: `rabbitry dead-letters list` shows them\n"))
         }
         None => {}
-    }
-    if status.stores_differ() {
-        text.push_str(
-            "ALARM: the workers have different stores, and each command meets the one of whichever worker takes it; \
-             stop those that are wrong\n",
-        );
     }
     text.push_str(&workers_for_people(&status.workers));
     text

@@ -30,8 +30,17 @@ pub(super) struct TopologyArgs {
     #[arg(long, global = true, value_name = "FILE")]
     file: Option<PathBuf>,
     /// The virtual host [default: the one of the broker's URL]
-    #[arg(long, global = true)]
+    #[arg(long, global = true, value_parser = vhost)]
     vhost: Option<String>,
+}
+
+/// An empty one comes of a variable that is not set.
+fn vhost(text: &str) -> Result<String, String> {
+    match text {
+        "" | "." | ".." => Err("the management API can be asked for no such virtual host".to_owned()),
+        _ if text.contains(char::is_control) => Err("it holds a control character".to_owned()),
+        _ => Ok(text.to_owned()),
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use ureq::{
@@ -17,6 +17,9 @@ use crate::{
     config::ConfigError,
     limits::{CONNECT_TIMEOUT, MANAGEMENT_BYTES_MAX, MANAGEMENT_TIMEOUT},
 };
+
+/// What is encoded in a segment of a path: everything but RFC 3986's unreserved characters.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Why the management API did not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +142,14 @@ impl Management {
         query: &[(&str, &str)],
         body: Option<Vec<u8>>,
     ) -> Result<Vec<u8>, ManagementError> {
+        // The broker takes such a segment out of the path, however it is encoded, and answers for another path.
+        if let Some(name) = path.iter().find(|segment| matches!(**segment, "" | "." | "..")) {
+            let request = format!("{method} /api/{}", path.join("/"));
+            return Err(ManagementError::NotFound {
+                request,
+                reason: format!("it cannot be asked for {name:?}"),
+            });
+        }
         let unreachable =
             |reason: String| ManagementError::Unreachable { url: self.base.to_string(), reason };
         let request = Request::builder()
@@ -169,10 +180,10 @@ impl Management {
 
     fn address(&self, path: &[&str], query: &[(&str, &str)]) -> Url {
         let mut address = self.base.clone();
-        // Only a URL that cannot be a base has no segments, and such a one has no host.
-        if let Ok(mut segments) = address.path_segments_mut() {
-            segments.pop_if_empty().push("api").extend(path);
-        }
+        // The URL's own way leaves out line breaks, tabs, and segments of dots: another path.
+        let segments = path.iter().map(|segment| format!("/{}", utf8_percent_encode(segment, SEGMENT)));
+        let prefix = address.path().trim_end_matches('/').to_owned();
+        address.set_path(&format!("{prefix}/api{}", segments.collect::<String>()));
         if !query.is_empty() {
             address.query_pairs_mut().extend_pairs(query);
         }
@@ -227,8 +238,20 @@ mod tests {
             let address = management(base).address(&["queues", "/", "a b%/c"], &[("disable_stats", "true")]);
             assert_eq!(address.as_str(), "http://h:1/api/queues/%2F/a%20b%25%2Fc?disable_stats=true");
         }
+        let address = management("http://h").address(&["queues", "a\r\n\tb", ".a..~é?#", "..."], &[]);
+        assert_eq!(address.path(), "/api/queues/a%0D%0A%09b/.a..~%C3%A9%3F%23/...");
         let address = management("https://h/rabbit/").address(&["overview"], &[]);
         assert_eq!(address.as_str(), "https://h/rabbit/api/overview");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_no_path_can_hold_is_not_asked_for() {
+        // Nobody listens there: a request would be another error.
+        let management = management("http://127.0.0.1:1");
+        for name in ["", ".", ".."] {
+            let asked = management.get::<Value>(&["queues", name], &[]).await;
+            assert!(matches!(asked, Err(ManagementError::NotFound { .. })), "{name:?}: {asked:?}");
+        }
     }
 
     #[test]

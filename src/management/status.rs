@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::{Management, ManagementError};
-use crate::amqp::{connection::STORE_PROPERTY, dead_letters, queue};
+use crate::amqp::{
+    connection::{STORE_ID_PROPERTY, STORE_PROPERTY},
+    dead_letters, queue,
+};
 
 /// What a service's part of the broker is like. Numbers of messages are statistics, up to 5 seconds old.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -64,14 +67,26 @@ pub struct Worker {
     pub connections: BTreeMap<String, String>,
     /// Where it keeps its state, if it tells.
     pub store: Option<String>,
+    /// The same for workers of the same store, whatever they call it.
+    pub store_id: Option<String>,
 }
 
 impl Status {
+    /// What is wrong with the broker, or with the workers.
+    pub fn alarms(&self) -> Vec<String> {
+        let stores = self.stores_differ().then(|| {
+            "the workers have different stores: those that wait consume once the others are gone, and where two consume \
+             (--allow-other-stores), each command meets the store of whichever worker takes it; stop those that are wrong"
+                .to_owned()
+        });
+        self.broker.alarms.iter().flatten().cloned().chain(stores).collect()
+    }
+
     /// Whether workers keep their state in different places. A command is then answered by the state of whichever
     /// takes it, and a repetition may be executed again.
-    pub fn stores_differ(&self) -> bool {
-        let stores: BTreeSet<_> = self.workers.iter().filter_map(|worker| worker.store.as_ref()).collect();
-        stores.len() > 1
+    fn stores_differ(&self) -> bool {
+        let id = |worker: &'_ Worker| worker.store_id.clone().or_else(|| worker.store.clone());
+        self.workers.iter().filter_map(id).collect::<BTreeSet<_>>().len() > 1
     }
 }
 
@@ -207,13 +222,17 @@ fn workers(service: &str, connections: &[Connection]) -> Vec<Worker> {
         let Some((process, purpose)) = name.and_then(|name| name.split_once(" (")) else { continue };
         let purpose = purpose.trim_end_matches(')').to_owned();
         let state = connection.state.clone().unwrap_or_else(|| "running".to_owned());
-        let new = || Worker { process: process.to_owned(), connections: BTreeMap::new(), store: None };
+        let new = || Worker {
+            process: process.to_owned(),
+            connections: BTreeMap::new(),
+            store: None,
+            store_id: None,
+        };
         let worker = workers.entry(process).or_insert_with(new);
         worker.connections.insert(purpose, state);
-        if let Some(store) = connection.client_properties.get(STORE_PROPERTY).and_then(|store| store.as_str())
-        {
-            worker.store = Some(store.to_owned());
-        }
+        let told = |name| connection.client_properties.get(name)?.as_str().map(ToOwned::to_owned);
+        worker.store = told(STORE_PROPERTY).or(worker.store.take());
+        worker.store_id = told(STORE_ID_PROPERTY).or(worker.store_id.take());
     }
     workers.into_values().collect()
 }

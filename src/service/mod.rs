@@ -41,6 +41,10 @@ pub trait Store<S: Service>: Send + Sync + 'static {
     /// known, and the inbox tells.
     fn apply(&self, batch: Arc<[Request<S>]>) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>>;
 
+    /// The same for all workers of the same store, however their URLs name it, and for no others; empty if no other can be
+    /// meant.
+    fn id(&self) -> &str;
+
     /// Returns once the store answers.
     fn ready(&self) -> BoxFuture<'_, Result<(), Unavailable>>;
 }

@@ -220,13 +220,10 @@ pub fn describe(url: &str) -> String {
     }
 }
 
-/// The same for the same store and no other, wherever it is said: a file is told by its whole path and its machine.
+/// The store's URL without a password, as it is understood also elsewhere: a file is told by its whole path and its machine.
 pub fn describe_from_afar(url: &str) -> String {
     match Place::of(url) {
-        Ok(Place::Sqlite(path)) => {
-            let path = Path::new(path).canonicalize().unwrap_or_else(|_| path.into());
-            format!("sqlite:{} on {}", path.display(), gethostname::gethostname().to_string_lossy())
-        }
+        Ok(Place::Sqlite(path)) => sqlite::id(Path::new(path)),
         _ => describe(url),
     }
 }

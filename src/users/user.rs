@@ -1,6 +1,6 @@
 //! A user, and the values it is made of: valid by construction.
 
-use std::str::FromStr;
+use std::{iter::repeat_n, str::FromStr};
 
 use email_address::EmailAddress;
 use schemars::JsonSchema;
@@ -94,7 +94,8 @@ text! {
 }
 
 text! {
-    /// A syntactically valid e-mail address (RFC 5321, 5322) of at most 254 bytes.
+    /// A syntactically valid e-mail address (RFC 5321, 5322) of at most 254 bytes. Beyond ASCII every character is taken
+    /// that is no control character, where a letter may stand and within quotes (RFC 6532).
     pub struct Email { max: EMAIL_MAX, also: "format" = "email", check: check_address }
 }
 
@@ -103,7 +104,10 @@ fn check_address(text: &str) -> Result<(), String> {
         return Err(format!("an e-mail address has at most {EMAIL_MAX} bytes, this one has {}", text.len()));
     }
     let plain = email_address::Options::default().without_display_text().without_domain_literal();
-    EmailAddress::parse_with_options(text, plain)
+    // The library takes some characters beyond ASCII here and others there; the lengths are those in bytes.
+    let ascii: String =
+        text.chars().flat_map(|c| repeat_n(if c.is_ascii() { c } else { 'x' }, c.len_utf8())).collect();
+    EmailAddress::parse_with_options(&ascii, plain)
         .map_err(|error| format!("not an e-mail address: {error}"))?;
     if text.chars().any(char::is_control) {
         return Err("not an e-mail address: it holds a control character".to_owned());
@@ -146,6 +150,30 @@ mod tests {
             ["", "john", "john@", "@example.com", "a b@c.de", "Ann <ann@example.com>", "a\0@b.c", &long]
         {
             assert!(Email::try_from(bad.to_owned()).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn characters_beyond_ascii_are_taken_quoted_or_not() {
+        for name in ["chloé", "हिन्दी", "名", "😀"] {
+            for good in [
+                format!("{name}@example.com"),
+                format!("\"{name} x\"@example.com"),
+                format!("x@{name}.example"),
+                format!("{}@example.com", name.repeat(64 / name.len())),
+            ] {
+                assert!(Email::try_from(good.clone()).is_ok(), "{good}");
+            }
+            for bad in [
+                format!("{name} x@example.com"),
+                format!("\"{name}@example.com"),
+                format!("\"{name}\u{85}\"@example.com"),
+                format!("{name}\u{9b}@example.com"),
+                format!("{name}@"),
+                format!("{}@example.com", name.repeat(64 / name.len() + 1)),
+            ] {
+                assert!(Email::try_from(bad.clone()).is_err(), "{bad:?}");
+            }
         }
     }
 

@@ -152,10 +152,8 @@ async fn a_body_that_no_worker_takes_is_not_sent_and_spoils_nothing() {
     let of_length = |length| Command::new("add", " ".repeat(length));
     client.send(&of_length(ARRAY_BYTES_MAX), PATIENT).await.unwrap();
     let refused = client.send(&of_length(ARRAY_BYTES_MAX + 1), PATIENT).await.unwrap_err();
-    assert!(matches!(refused, CallError::TooLarge { .. }), "{refused}");
-    for part in ["1048577 bytes", "1048576"] {
-        assert!(refused.to_string().contains(part), "{refused}");
-    }
+    assert!(matches!(refused, CallError::TooLarge(_)), "{refused}");
+    assert!(refused.to_string().contains("more than the 1048576 bytes"), "{refused}");
     client.send(&add(), PATIENT).await.unwrap();
     assert_eq!(vhost.ready(TRIES).await, 2);
     client.close().await;

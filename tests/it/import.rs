@@ -3,7 +3,7 @@
 mod mixed;
 mod stage;
 
-use std::{env, fs, process::Command};
+use std::{env, fs, os::unix::fs::PermissionsExt, process::Command};
 
 use serde_json::{Value, json};
 
@@ -256,6 +256,8 @@ async fn what_is_exported_is_exactly_what_there_is_and_can_be_imported_again() {
 
     fs::write(stage.file("users.csv"), "of yesterday").unwrap();
     stage.run(&["export", "users.csv"]).await.with_code(0);
+    let mode = fs::metadata(stage.file("users.csv")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "it holds addresses");
     let mut reader = csv::Reader::from_path(stage.file("users.csv")).unwrap();
     assert_eq!(reader.headers().unwrap(), &["username", "email", "points", "status"][..]);
     let exported: Vec<(String, (String, i64, String))> = reader

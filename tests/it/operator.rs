@@ -192,6 +192,19 @@ async fn a_missing_right_a_wrong_password_and_a_missing_virtual_host_are_told_ap
     assert!(!run.errors.contains("secret"), "{}", run.errors);
 }
 
+#[tokio::test]
+async fn a_virtual_host_that_the_check_cannot_mean_does_not_pass_it() {
+    let vhost = applied().await;
+    for name in ["", ".", "..", "a\nb", "\n", "/\t"] {
+        let run = rabbitry(&vhost, &["topology", "check", "--vhost", name]).await;
+        assert_eq!((run.code, &run.json), (2, &Value::Null), "{name:?}: {}", run.errors);
+    }
+    for name in [" ", "%2E", "%2e%2e", "../queues", "./.", "no such/host?x#y"] {
+        let run = rabbitry(&vhost, &["topology", "check", "--vhost", name]).await;
+        assert_eq!((run.code, &run.json), (78, &Value::Null), "{name:?}: {}", run.errors);
+    }
+}
+
 /// A login of the broker, with all rights on a virtual host and these tags; deleted when dropped.
 struct Login {
     name: String,

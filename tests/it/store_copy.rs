@@ -176,3 +176,26 @@ async fn workers_change_their_store_under_load_and_every_command_counts_once() {
     assert_eq!((points(stage.place.store(), "ann"), points(&old, "ann")), (sent, done));
     stage.end(worker, &[]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn choosing_the_other_store_says_that_users_stay_behind() {
+    let place = Place::new();
+    let script = |action: &str| {
+        let mut command = program(crate::tidy::root("bin/postgres.sh").to_str().unwrap(), &place);
+        command.arg(action).env("DATABASE_URL", "postgresql://ann:s3cret@db.example/shop");
+        run(command)
+    };
+    let file = format!("sqlite:{}", place.file("users.db").display());
+    // Nothing was stored yet.
+    let said = script("up").await.with_code(0);
+    assert!(!said.out.contains("store copy"), "{}", said.out);
+    // The way back, which is told once.
+    let said = script("forget").await.with_code(0);
+    assert!(said.out.contains("store copy") && said.out.contains(&file), "{}", said.out);
+    assert!(!said.out.contains("s3cret"), "{}", said.out);
+    assert_eq!(script("forget").await.with_code(0).out, "");
+    std::fs::write(place.file("users.db"), "").unwrap();
+    let said = script("up").await.with_code(0);
+    assert!(said.out.contains("store copy") && said.out.contains(&file), "{}", said.out);
+    assert!(!script("up").await.with_code(0).out.contains("store copy"));
+}

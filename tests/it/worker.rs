@@ -3,6 +3,7 @@
 mod faults;
 mod logs;
 mod start;
+mod stores;
 
 use std::sync::{
     Arc,

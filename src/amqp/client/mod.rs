@@ -103,15 +103,8 @@ pub enum CallError {
     #[error(transparent)]
     Connect(#[from] Arc<ConnectError>),
     /// No worker would take it, and a broker may close the channel over it, at the cost of all that is under way there.
-    #[error(
-        "the command {command} has {bytes} bytes and was not sent: workers take {ARRAY_BYTES_MAX} at most"
-    )]
-    TooLarge {
-        /// Which command.
-        command: String,
-        /// The length of its body.
-        bytes: usize,
-    },
+    #[error("the command {0} was not sent: it has more than the {ARRAY_BYTES_MAX} bytes that workers take")]
+    TooLarge(String),
     /// The message went nowhere.
     #[error("no queue takes {0} commands; is the topology there? (`rabbitry topology apply` creates it)")]
     Unroutable(String),
@@ -212,7 +205,7 @@ impl Client {
         wants_reply: bool,
     ) -> Result<Option<Delivery>, CallError> {
         if command.body.len() > ARRAY_BYTES_MAX {
-            return Err(CallError::TooLarge { command: command.name.clone(), bytes: command.body.len() });
+            return Err(CallError::TooLarge(command.name.clone()));
         }
         let deadline = Instant::now() + timeout;
         let mut attempt = Attempt::new(&command.name, deadline, wants_reply);

@@ -10,6 +10,7 @@
 mod answer;
 mod end;
 mod lane;
+mod same_store;
 mod session;
 mod settle;
 mod topology;
@@ -19,7 +20,7 @@ use std::{
     slice,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -43,6 +44,7 @@ use crate::{
 };
 pub use end::Stopped;
 use end::{End, Pace, SessionError};
+use same_store::SameStore;
 use topology::missing;
 
 /// How a worker behaves.
@@ -54,9 +56,10 @@ pub struct Settings {
     pub batch_max: u16,
     /// Patterns of the reply queues that are answered.
     pub reply_to: Vec<String>,
-    /// Where the service keeps its state, for people; workers of one broker that tell different places are a mistake,
-    /// which `rabbitry status` shows.
+    /// Where the service keeps its state, for people.
     pub store: String,
+    /// Whether to consume also beside workers of another store. Otherwise the worker waits until they are gone.
+    pub allow_other_stores: bool,
     /// How long a batch is kept for a store that does not answer.
     pub store_patience: Duration,
     /// How long the deliveries in hand may take after the shutdown was asked for.
@@ -71,6 +74,7 @@ impl Settings {
             batch_max: BATCH_MAX,
             reply_to: super::reply_to::TRUSTED.iter().map(|pattern| (*pattern).to_owned()).collect(),
             store: String::new(),
+            allow_other_stores: false,
             store_patience: STORE_PATIENCE,
             shutdown_timeout: Duration::from_secs(25),
         }
@@ -111,6 +115,9 @@ struct Context<S> {
     replies: Replies,
     dead_letters: DeadLetters,
     store_name: String,
+    same_store: Option<SameStore>,
+    /// Whether it has consumed once.
+    begun: AtomicBool,
     batch_max: u16,
     store_patience: Duration,
 }
@@ -144,6 +151,8 @@ impl<S: Service> Server<S> {
             dead_letters: DeadLetters::new(replies.clone(), dead_letters(S::NAME)),
             replies,
             store_name: self.settings.store.clone(),
+            same_store: self.same_store(),
+            begun: AtomicBool::new(false),
             batch_max: self.settings.batch_max,
             store_patience: self.settings.store_patience,
         });
@@ -155,31 +164,37 @@ impl<S: Service> Server<S> {
             stopped = self.work(&context, &shutdown) => stopped,
             () = hurry => {
                 warn!("shutdown time is over");
-                Stopped::Unfinished
+                Ok(Stopped::Unfinished)
             }
         };
-        match stopped {
-            Stopped::Finished => info!("stopped; nothing was left unfinished"),
-            Stopped::Unfinished => warn!("stopped; what is unfinished will be delivered again"),
+        match &stopped {
+            Ok(Stopped::Finished) => info!("stopped; nothing was left unfinished"),
+            Ok(Stopped::Unfinished) => warn!("stopped; what is unfinished will be delivered again"),
+            // It is the program's to tell.
+            Err(_) => {}
         }
         stop_replies.cancel();
         context.replies.closed().await;
-        Ok(stopped)
+        stopped
     }
 
     /// All queues on one connection; when one of them ends sessions, each by itself.
-    async fn work(&self, context: &Arc<Context<S>>, shutdown: &CancellationToken) -> Stopped {
+    async fn work(
+        &self,
+        context: &Arc<Context<S>>,
+        shutdown: &CancellationToken,
+    ) -> Result<Stopped, StartError> {
         loop {
-            match self.keep_session(context, &self.settings.commands, Pace::Full, shutdown).await {
-                End::Shutdown => return Stopped::Finished,
-                End::CutOff => return Stopped::Unfinished,
+            match self.keep_session(context, &self.settings.commands, Pace::Full, shutdown).await? {
+                End::Shutdown => return Ok(Stopped::Finished),
+                End::CutOff => return Ok(Stopped::Unfinished),
                 End::Suspect | End::Recovered => {}
             }
             warn!("each queue has a connection of its own, and its messages go one by one until it is quiet");
-            let ends = self.keep_sessions_apart(context, shutdown).await;
+            let ends = self.keep_sessions_apart(context, shutdown).await?;
             if shutdown.is_cancelled() {
                 let cut_off = ends.contains(&End::CutOff);
-                return if cut_off { Stopped::Unfinished } else { Stopped::Finished };
+                return Ok(if cut_off { Stopped::Unfinished } else { Stopped::Finished });
             }
             info!("handling messages at full pace on one connection again");
         }
@@ -187,15 +202,19 @@ impl<S: Service> Server<S> {
 
     /// Each queue by itself: one by one until that has gone well, and then at full pace until it has in all of them. So
     /// no queue waits for another that nobody can serve.
-    async fn keep_sessions_apart(&self, context: &Arc<Context<S>>, shutdown: &CancellationToken) -> Vec<End> {
+    async fn keep_sessions_apart(
+        &self,
+        context: &Arc<Context<S>>,
+        shutdown: &CancellationToken,
+    ) -> Result<Vec<End>, StartError> {
         let commands = &self.settings.commands;
         let together = shutdown.child_token();
         let unwell = AtomicUsize::new(commands.len());
         let each = commands.iter().map(async |command| {
             let mut pace = Pace::OneByOne;
             loop {
-                match self.keep_session(context, slice::from_ref(command), pace, &together).await {
-                    end @ (End::Shutdown | End::CutOff) => return end,
+                match self.keep_session(context, slice::from_ref(command), pace, &together).await? {
+                    end @ (End::Shutdown | End::CutOff) => return Ok(end),
                     End::Recovered => {
                         pace = Pace::Full;
                         if unwell.fetch_sub(1, Ordering::Relaxed) == 1 {
@@ -209,7 +228,7 @@ impl<S: Service> Server<S> {
                 }
             }
         });
-        join_all(each).await
+        join_all(each).await.into_iter().collect()
     }
 
     /// Opens sessions until one ends for a reason that another one would not mend.
@@ -219,7 +238,7 @@ impl<S: Service> Server<S> {
         commands: &[Spec],
         pace: Pace,
         shutdown: &CancellationToken,
-    ) -> End {
+    ) -> Result<End, StartError> {
         let mut backoff = match pace {
             Pace::Full => Backoff::of_connections(),
             Pace::OneByOne => Backoff::new(Duration::from_millis(50), Duration::from_secs(1)),
@@ -228,22 +247,27 @@ impl<S: Service> Server<S> {
         loop {
             let name = self.connection_name(commands, pace);
             let error = match session::run(&self.url, &name, context, commands, pace, shutdown).await {
-                Ok(end) => return end,
+                Ok(end) => return Ok(end),
                 Err(error) => error,
             };
             if shutdown.is_cancelled() {
                 let had_begun = !matches!(error, SessionError::Connect(_));
                 warn!(%error, "the last session failed");
-                return if had_begun { End::CutOff } else { End::Shutdown };
+                return Ok(if had_begun { End::CutOff } else { End::Shutdown });
             }
             match &error {
+                SessionError::Connect(refused @ ConnectError::NotPermitted { .. })
+                    if !context.begun.load(Ordering::Relaxed) =>
+                {
+                    return Err(StartError::NotPermitted(refused.to_string()));
+                }
                 SessionError::Poison(_) if pace == Pace::Full => {
                     error!(%error, "session ended by a message that cannot be read");
-                    return End::Suspect;
+                    return Ok(End::Suspect);
                 }
                 SessionError::NotServed { .. } if pace == Pace::Full => {
                     error!(%error, "session ended by one queue");
-                    return End::Suspect;
+                    return Ok(End::Suspect);
                 }
                 SessionError::StoreSilent => {
                     error!(%error, "session ended; consuming again once the store answers");
@@ -264,10 +288,16 @@ impl<S: Service> Server<S> {
             }
             last = Some(discriminant(&error));
             tokio::select! {
-                () = shutdown.cancelled() => return End::Shutdown,
+                () = shutdown.cancelled() => return Ok(End::Shutdown),
                 () = backoff.wait() => {}
             }
         }
+    }
+
+    fn same_store(&self) -> Option<SameStore> {
+        let id = self.store.id();
+        let watched = !self.settings.allow_other_stores && !id.is_empty();
+        watched.then(|| SameStore::new(S::NAME, id, &self.url))
     }
 
     fn connection_name(&self, commands: &[Spec], pace: Pace) -> String {

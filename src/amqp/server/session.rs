@@ -1,6 +1,10 @@
 //! One connection's life, from its consumers' start to whatever ends it.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use futures::StreamExt;
 use lapin::{Channel, Connection, ConnectionState, Event};
@@ -17,7 +21,7 @@ use super::{
     lane::Lane,
 };
 use crate::{
-    amqp::connection::{BrokerUrl, STORE_PROPERTY, close, connect_telling},
+    amqp::connection::{BrokerUrl, STORE_ID_PROPERTY, STORE_PROPERTY, close, connect_telling},
     limits::{CLOSE_TIMEOUT, SESSION_OPEN_TIMEOUT},
     service::{Access, Service, Spec},
 };
@@ -31,7 +35,8 @@ pub(super) async fn run<S: Service>(
     pace: Pace,
     shutdown: &CancellationToken,
 ) -> Result<End, SessionError> {
-    let connection = connect_telling(url, name, &[(STORE_PROPERTY, &context.store_name)]).await?;
+    let told = [(STORE_PROPERTY, &*context.store_name), (STORE_ID_PROPERTY, context.store.id())];
+    let connection = connect_telling(url, name, &told).await?;
     let drain = shutdown.child_token();
     let mut channels = Vec::new();
     let consuming = consume(&connection, &mut channels, context, commands, pace, &drain);
@@ -89,6 +94,11 @@ async fn consume<S: Service>(
     pace: Pace,
     drain: &CancellationToken,
 ) -> Result<End, SessionError> {
+    if let Some(same_store) = &context.same_store
+        && !same_store.wait(connection, drain).await?
+    {
+        return Ok(End::Shutdown);
+    }
     // Reads and writes are taken by two lanes, so that no read waits for a commit and no flood of the one starves
     // the other.
     let open_until = Instant::now() + SESSION_OPEN_TIMEOUT;
@@ -103,6 +113,7 @@ async fn consume<S: Service>(
         }
     }
     let queues: Vec<_> = commands.iter().map(|command| command.name).collect();
+    context.begun.store(true, Ordering::Relaxed);
     info!(?pace, commands = queues.join(","), "consuming");
     let mut end = next_end(&mut lanes).await;
     drain.cancel();

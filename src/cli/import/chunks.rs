@@ -120,7 +120,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cli::import::{columns::Columns, lines::Lines, rows::Form};
+    use crate::{
+        cli::{
+            import::{columns::Columns, rows::Form},
+            lines::Lines,
+        },
+        limits::PAYLOAD_BYTES_MAX,
+    };
 
     fn chunks(file: &str) -> Vec<Chunk> {
         read(file.as_bytes())
@@ -128,7 +134,7 @@ mod tests {
 
     fn read(file: impl BufRead) -> Vec<Chunk> {
         let form = Form::Csv(Columns::read(b"username,email").unwrap());
-        Chunks::new(Rows::new(Lines::new(file), form)).map(Result::unwrap).collect()
+        Chunks::new(Rows::new(Lines::new(file, PAYLOAD_BYTES_MAX), form)).map(Result::unwrap).collect()
     }
 
     fn ids(chunks: &[Chunk]) -> Vec<Option<String>> {
@@ -226,7 +232,9 @@ mod tests {
         });
         let file: String = rows.collect();
         let cut: Vec<_> =
-            Chunks::new(Rows::new(Lines::new(file.as_bytes()), Form::Ndjson)).map(Result::unwrap).collect();
+            Chunks::new(Rows::new(Lines::new(file.as_bytes(), PAYLOAD_BYTES_MAX), Form::Ndjson))
+                .map(Result::unwrap)
+                .collect();
         assert_eq!((cut.len(), cut[0].refused.as_slice()), (1, [].as_slice()));
         let bytes = cut[0].create().unwrap().body.len();
         assert!(bytes <= IMPORT_CHUNK_ROWS * ROW_BYTES_MAX + 2 && bytes > IMPORT_CHUNK_ROWS * 400, "{bytes}");

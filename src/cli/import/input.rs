@@ -11,15 +11,16 @@ use tokio::sync::mpsc;
 use super::{
     chunks::{Chunk, Chunks},
     columns::Columns,
-    lines::Lines,
     rows::{Form, Rows},
 };
 use crate::{
     cli::{
         Failure,
         files::{FileFormat, is_standard},
+        lines::Lines,
     },
     exit,
+    limits::PAYLOAD_BYTES_MAX,
 };
 
 /// Chunks that are read before there is room for them.
@@ -46,7 +47,7 @@ impl Input {
             let size = metadata.is_file().then_some(metadata.len());
             (Box::new(BufReader::new(file)), size)
         };
-        let mut lines = Lines::new(reader);
+        let mut lines = Lines::new(reader, PAYLOAD_BYTES_MAX);
         let form = match format {
             FileFormat::Ndjson => Form::Ndjson,
             FileFormat::Csv => Form::Csv(read_header(&mut lines, &name, cannot)?),

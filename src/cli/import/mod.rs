@@ -14,7 +14,6 @@ mod columns;
 mod csv_row;
 mod flight;
 mod input;
-mod lines;
 mod progress;
 mod refused;
 mod rows;

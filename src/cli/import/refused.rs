@@ -1,9 +1,9 @@
 //! The file of refused rows: it can be mended and imported.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, BufRead, BufReader, BufWriter, Read},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -45,6 +45,16 @@ fn is_foreign(path: &Path) -> io::Result<bool> {
     Ok(line.trim_ascii_end() != header.as_bytes())
 }
 
+/// An empty file that nobody else may read, as it holds addresses.
+fn private(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    // It may have been there; what was named may be a device.
+    if file.metadata()?.is_file() {
+        file.set_permissions(Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
 /// Writes refused rows as they come.
 pub(super) struct RefusedFile {
     path: PathBuf,
@@ -58,7 +68,7 @@ impl RefusedFile {
         if is_foreign(&path)? {
             return Err(io::Error::other("it holds something else than refused rows"));
         }
-        let mut writer = csv::Writer::from_writer(BufWriter::new(File::create(&path)?));
+        let mut writer = csv::Writer::from_writer(BufWriter::new(private(&path)?));
         writer.write_record(HEADER)?;
         Ok(Self { path, writer, rows: 0 })
     }
@@ -124,6 +134,21 @@ mod tests {
         assert_eq!((fields.username.as_str(), fields.points), ("a \"b,", None));
         assert_eq!(columns.fields(lines[2]).0, row("", Some("x")).fields);
         assert!(lines[2].ends_with(r#"invalid,"no, ""never""""#));
+    }
+
+    #[test]
+    fn nobody_else_may_read_refused_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("refused.csv");
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        let mut file = RefusedFile::create(path.clone()).unwrap();
+        assert_eq!(mode(), 0o600);
+        file.write(&row("ann", None)).unwrap();
+        file.finish().unwrap();
+        // One of an earlier import.
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        drop(RefusedFile::create(path.clone()).unwrap());
+        assert_eq!(mode(), 0o600);
     }
 
     #[test]

@@ -5,11 +5,9 @@ use std::io::{self, BufRead};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::Value;
 
-use super::{
-    columns::{Columns, Fields},
-    lines::{Line, Lines},
-};
+use super::columns::{Columns, Fields};
 use crate::{
+    cli::lines::{Line, Lines},
     limits::PAYLOAD_BYTES_MAX,
     service::{Code, Problem, cut, payload},
     users::{

@@ -69,6 +69,11 @@ impl Address {
         &self.place
     }
 
+    /// The server alone.
+    pub(super) fn hosts(&self) -> String {
+        hosts(&self.config)
+    }
+
     pub(super) fn config(&self) -> &Config {
         &self.config
     }
@@ -88,6 +93,11 @@ pub(in crate::store) fn described(url: &str) -> String {
 
 fn place(config: &Config) -> String {
     let user = config.get_user().map(|user| format!("{user}@")).unwrap_or_default();
+    let database = config.get_dbname().or(config.get_user()).unwrap_or_default();
+    format!("postgresql://{user}{}/{database}", hosts(config))
+}
+
+fn hosts(config: &Config) -> String {
     let ports = config.get_ports();
     let port = |index: usize| ports.get(index).or(ports.first()).copied().unwrap_or(5432);
     let host = |(index, host): (usize, &Host)| match host {
@@ -95,8 +105,7 @@ fn place(config: &Config) -> String {
         Host::Unix(folder) => format!("{}:{}", folder.display(), port(index)),
     };
     let hosts: Vec<_> = config.get_hosts().iter().enumerate().map(host).collect();
-    let database = config.get_dbname().or(config.get_user()).unwrap_or_default();
-    format!("postgresql://{user}{}/{database}", hosts.join(","))
+    hosts.join(",")
 }
 
 /// The parameters that the driver does not know, or knows less of.

@@ -60,6 +60,7 @@ pub struct PostgresStore<S> {
     options: Options,
     sql: Arc<Sql>,
     purge: JoinHandle<()>,
+    id: String,
     commands: PhantomData<fn(S)>,
 }
 
@@ -71,13 +72,13 @@ impl<S: Service> PostgresStore<S> {
     /// program's, or its schema is too new for this program.
     pub async fn open(url: &str, options: Options) -> Result<Self, OpenError> {
         let address = Address::parse(url)?;
-        prepare(&address, &S::Entity::TABLE).await?;
+        let id = prepare(&address, &S::Entity::TABLE).await?;
         let writers = Sessions::new(&address, WRITERS)?;
         let readers = Sessions::new(&address, READERS)?;
         // One session more, as writers must not wait for it.
         let purge = tokio::spawn(purge::run(Sessions::new(&address, 1)?, options.clone()));
         let sql = Arc::new(Sql::of::<S::Entity>());
-        Ok(Self { writers, readers, options, sql, purge, commands: PhantomData })
+        Ok(Self { writers, readers, options, sql, purge, id, commands: PhantomData })
     }
 
     /// Runs a batch in a task of its own, which goes on if nobody waits for it any more.
@@ -91,8 +92,8 @@ impl<S: Service> PostgresStore<S> {
     }
 }
 
-/// Inspects the server and applies migrations, in a session of its own.
-async fn prepare(address: &Address, table: &Table) -> Result<(), OpenError> {
+/// Inspects the server and applies migrations, in a session of its own; returns the store's id.
+async fn prepare(address: &Address, table: &Table) -> Result<String, OpenError> {
     let place = address.place();
     let connected = timeout(CONNECT_TIMEOUT, address.connect()).await.map_err(|_: Elapsed| {
         OpenError::Unavailable(Unavailable(
@@ -101,7 +102,8 @@ async fn prepare(address: &Address, table: &Table) -> Result<(), OpenError> {
     })?;
     let (mut client, _) = connected.map_err(|error| refused_or_unavailable("connect to", place, &error))?;
     session::inspect(&client, place).await?;
-    migrations::apply(&mut client, place, table).await
+    migrations::apply(&mut client, place, table).await?;
+    session::id(&client, address).await
 }
 
 impl<S: Service> Store<S> for PostgresStore<S> {
@@ -109,6 +111,10 @@ impl<S: Service> Store<S> for PostgresStore<S> {
         let reads = batch.iter().all(|request| request.command.access == Access::Read);
         let mode = if reads { Mode::Read } else { Mode::Write };
         Box::pin(self.apply_in(mode, batch))
+    }
+
+    fn id(&self) -> &str {
+        &self.id
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<(), Unavailable>> {

@@ -7,7 +7,7 @@ use deadpool_postgres::{
 };
 use futures::future::BoxFuture;
 use tokio::task::JoinHandle;
-use tokio_postgres::{Client, Config, Error};
+use tokio_postgres::{Client, Config, Error, error::SqlState};
 
 use super::{
     address::Address,
@@ -154,4 +154,18 @@ pub(super) async fn inspect(client: &Client, place: &str) -> Result<(), OpenErro
         );
     }
     Ok(())
+}
+
+/// What the server says of itself: in URLs it may have several names, or be a pooler's. Its identifier is made with its
+/// data, so a copy of the data on another server has the same.
+pub(super) async fn id(client: &Client, address: &Address) -> Result<String, OpenError> {
+    let failed = |error: Error| open_failed("identify", address.place(), &error.into());
+    let asked = client.query_one("SELECT system_identifier::text FROM pg_control_system()", &[]).await;
+    let server = match asked.and_then(|row| row.try_get(0)) {
+        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => address.hosts(),
+        server => server.map_err(failed)?,
+    };
+    let asked = client.query_one("SELECT current_database() || '/' || current_schema()", &[]).await;
+    let within: String = asked.and_then(|row| row.try_get(0)).map_err(failed)?;
+    Ok(format!("postgresql:{server}/{within}"))
 }

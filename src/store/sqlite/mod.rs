@@ -25,7 +25,12 @@ mod transaction;
 mod write_lock;
 mod writer;
 
-use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 
@@ -45,6 +50,13 @@ pub struct SqliteStore<S> {
     reader: Lane<S>,
     wait: Arc<Wait>,
     patience: Duration,
+    id: String,
+}
+
+/// A file's whole path and its machine.
+pub(super) fn id(path: &Path) -> String {
+    let path = path.canonicalize().unwrap_or_else(|_| path.into());
+    format!("sqlite:{} on {}", path.display(), gethostname::gethostname().to_string_lossy())
 }
 
 impl<S: Service> SqliteStore<S> {
@@ -59,6 +71,7 @@ impl<S: Service> SqliteStore<S> {
     pub async fn open(path: PathBuf, options: Options) -> Result<Self, OpenError> {
         connection::check_library()?;
         let wait = Arc::<Wait>::default();
+        let named = path.clone();
         let (placed, place) = tokio::sync::oneshot::channel();
         let open_writer = {
             let (wait, options) = (Arc::clone(&wait), options.clone());
@@ -72,7 +85,7 @@ impl<S: Service> SqliteStore<S> {
         let (writer, _) = noticing(&wait, PATIENCE, Lane::start("sqlite-writer", open_writer)).await?;
         let place = place.await.map_err(|error| OpenError::Unavailable(Unavailable(error.into())))?;
         let (reader, _) = Lane::start("sqlite-reader", move || Reader::<S>::open(place, options)).await?;
-        Ok(Self { writer, reader, wait, patience: PATIENCE })
+        Ok(Self { writer, reader, wait, patience: PATIENCE, id: id(&named) })
     }
 
     async fn write(&self, batch: Arc<[Request<S>]>) -> Result<Vec<Reply>, Unavailable> {
@@ -87,6 +100,10 @@ impl<S: Service> Store<S> for SqliteStore<S> {
         } else {
             Box::pin(self.write(batch))
         }
+    }
+
+    fn id(&self) -> &str {
+        &self.id
     }
 
     fn ready(&self) -> BoxFuture<'_, Result<(), Unavailable>> {

@@ -197,6 +197,10 @@ impl Store<Number> for Toys {
         Box::pin(self.run(batch))
     }
 
+    fn id(&self) -> &str {
+        ""
+    }
+
     fn ready(&self) -> BoxFuture<'_, Result<(), Unavailable>> {
         Box::pin(async { self.is_there() })
     }

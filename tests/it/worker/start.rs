@@ -177,9 +177,10 @@ async fn a_worker_waits_for_a_broker_that_is_not_there_and_stops_when_asked() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_login_without_the_right_to_configure_is_enough() {
+async fn a_login_with_few_rights_is_enough() {
     let mut stage = Stage::set().await;
-    let login = Login::new(&stage.vhost, "^$", "^(amq\\.default|users\\.dead)$", "^users\\.");
+    let write = "^(amq\\.default|users\\.dead|users\\.store.*)$";
+    let login = Login::new(&stage.vhost, "^users\\.store", write, "^users\\.");
     let mut command = worker(&stage.vhost, &stage.place);
     command.env("AMQP_URL", &login.url);
     let worker = WorkerProcess::spawn(command, &stage.place);

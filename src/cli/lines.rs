@@ -2,29 +2,28 @@
 
 use std::io::{self, BufRead, Read};
 
-use crate::limits::PAYLOAD_BYTES_MAX;
-
 /// A line that is not empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Line<'a> {
     /// Its number in the file, from 1; empty lines count.
     pub(super) number: u64,
-    /// Its bytes without the line break; of a line that is longer than a payload may be, only the beginning, which is
-    /// too long as well.
+    /// Its bytes without the line break; of a line that is too long, only the beginning, which is too long as well.
     pub(super) text: &'a [u8],
 }
 
 /// The lines of a file.
 pub(super) struct Lines<R> {
     reader: R,
+    max: usize,
     buffer: Vec<u8>,
     number: u64,
     offset: u64,
 }
 
 impl<R: BufRead> Lines<R> {
-    pub(super) fn new(reader: R) -> Self {
-        Self { reader, buffer: Vec::new(), number: 0, offset: 0 }
+    /// The lines of at most `max` bytes, and the beginnings of longer ones.
+    pub(super) fn new(reader: R, max: usize) -> Self {
+        Self { reader, max, buffer: Vec::new(), number: 0, offset: 0 }
     }
 
     /// The next line that holds more than white space.
@@ -51,7 +50,7 @@ impl<R: BufRead> Lines<R> {
     /// Reads a line into the buffer; `false` at the end.
     fn read_line(&mut self) -> io::Result<bool> {
         self.buffer.clear();
-        let limit = (PAYLOAD_BYTES_MAX + "\r\n".len()) as u64;
+        let limit = (self.max + "\r\n".len()) as u64;
         let mut length = self.reader.by_ref().take(limit).read_until(b'\n', &mut self.buffer)?;
         if length == 0 {
             return Ok(false);
@@ -71,9 +70,10 @@ impl<R: BufRead> Lines<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::PAYLOAD_BYTES_MAX;
 
     fn lines(text: &[u8]) -> Vec<(u64, Vec<u8>)> {
-        let mut lines = Lines::new(text);
+        let mut lines = Lines::new(text, PAYLOAD_BYTES_MAX);
         let mut found = Vec::new();
         while let Some(line) = lines.next().unwrap() {
             found.push((line.number, line.text.to_vec()));
