@@ -1,5 +1,8 @@
 //! The worker: takes users commands from RabbitMQ, runs them on the store, and replies.
 
+// They panic where nothing can be written; see `telemetry::report` and `cli::output`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
@@ -61,12 +64,15 @@ fn main() -> ExitCode {
 
 fn program() -> ExitCode {
     let args = Args::parse();
-    match telemetry::init(&args.logs).map_err(anyhow::Error::from).and_then(|()| run(args)) {
+    if let Err(error) = telemetry::init(&args.logs) {
+        telemetry::report(format_args!("rabbitry-worker: {error}"));
+        return exit::CONFIG.into();
+    }
+    match run(args) {
         Ok(Stopped::Finished) => ExitCode::SUCCESS,
         Ok(Stopped::Unfinished) => exit::TRY_AGAIN.into(),
         Err(failure) => {
-            error!("{failure:#}");
-            eprintln!("rabbitry-worker: {failure:#}");
+            error!("the worker did not start: {failure:#}");
             exit_code(&failure).into()
         }
     }

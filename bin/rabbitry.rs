@@ -1,5 +1,8 @@
 //! The CLI producer and the operator's tools.
 
+// They panic where nothing can be written; see `telemetry::report` and `cli::output`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -13,16 +16,19 @@ fn main() -> ExitCode {
 }
 
 fn program() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return cli::end_before_it_began(&error),
+    };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&Failure { code: exit::INTERNAL, message: error.to_string() }),
+        Err(error) => return fail(&Failure::new(exit::INTERNAL, error.to_string())),
     };
     let tells = cli.tells_of_interruption();
     let result = runtime.block_on(async {
         tokio::select! {
             result = cli::run(cli) => result,
-            _ = tokio::signal::ctrl_c(), if !tells => Err(Failure { code: exit::INTERRUPTED, message: "interrupted".into() }),
+            _ = tokio::signal::ctrl_c(), if !tells => Err(Failure::new(exit::INTERRUPTED, "interrupted")),
         }
     });
     // A read of standard input cannot be interrupted, and must not hold up the end.
@@ -34,8 +40,6 @@ fn program() -> ExitCode {
 }
 
 fn fail(failure: &Failure) -> ExitCode {
-    if !failure.message.is_empty() {
-        eprintln!("rabbitry: {}", failure.message);
-    }
+    cli::report_failure(failure);
     failure.code.into()
 }

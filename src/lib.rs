@@ -19,6 +19,9 @@
 //! * how commands are cut into batches is invisible ([`service::batch`]);
 //! * everything has a limit, and all of them stand in [`limits`].
 
+// They panic where nothing can be written; see `telemetry::report` and `cli::output`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod amqp;
 pub mod backoff;
 pub mod cli;

@@ -14,7 +14,7 @@ use std::{
     thread,
 };
 
-use crate::limits::STACK_BYTES;
+use crate::{limits::STACK_BYTES, telemetry::report};
 
 const VARIABLE: &str = "RUST_MIN_STACK";
 /// What a thread has unless it is told: with less, the programs end before they begin.
@@ -39,11 +39,11 @@ fn is_enough(chosen: &OsStr) -> bool {
 fn choose_size() {
     match env::var_os(VARIABLE).filter(|chosen| !chosen.is_empty()) {
         Some(chosen) if is_enough(&chosen) => return,
-        Some(chosen) => eprintln!(
+        Some(chosen) => report(format_args!(
             "process {}: {VARIABLE}={} is not taken: it is the bytes of a stack, at least {LEAST}",
             id(),
             chosen.to_string_lossy().escape_debug()
-        ),
+        )),
         None => {}
     }
     let Ok(program) = env::current_exe() else { return };
@@ -53,5 +53,8 @@ fn choose_size() {
     let bytes = if cfg!(debug_assertions) { 16 * STACK_BYTES } else { STACK_BYTES };
     let mut again = Command::new(program);
     let error = again.arg0(name).args(arguments).env(VARIABLE, bytes.to_string()).exec();
-    eprintln!("process {}: stacks stay small, and deeply nested headers can end it: {error}", id());
+    report(format_args!(
+        "process {}: stacks stay small, and deeply nested headers can end it: {error}",
+        id()
+    ));
 }

@@ -15,6 +15,7 @@ use tempfile::NamedTempFile;
 use super::{
     Failure, Producer,
     files::{FileFormat, is_standard},
+    output::note,
     send::warn_if_nobody_consumes,
 };
 use crate::{amqp::client::Command, exit, limits::LIST_LIMIT_MAX};
@@ -76,7 +77,7 @@ pub(super) async fn run(producer: Producer, args: ExportArgs) -> Result<(), Fail
     writer.finish().map_err(|error| unwritable(&args.file, &error))?;
     producer.client.close().await;
     if !is_standard(&args.file) {
-        eprintln!("rabbitry: {} users are in {}", HumanCount(bar.position()), args.file.display());
+        note(&format!("{} users are in {}", HumanCount(bar.position()), args.file.display()));
     }
     Ok(())
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::{
     amqp::{
         client::{CallError, Command, ProblemAnswer},
@@ -20,11 +22,14 @@ pub struct Failure {
     pub code: u8,
     /// What happened and what to do.
     pub message: String,
+    /// The problem that was answered, as it was answered.
+    pub problem: Option<Value>,
 }
 
 impl Failure {
-    pub(super) fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+    /// A failure of which nothing more is known.
+    pub fn new(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), problem: None }
     }
 
     /// A command that was answered with a problem.

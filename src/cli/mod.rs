@@ -12,7 +12,7 @@ mod status;
 mod store;
 mod topology;
 
-use std::time::Duration;
+use std::{process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
@@ -23,6 +23,7 @@ use crate::{
         connection::{BrokerUrl, process_name},
     },
     config::BrokerArgs,
+    exit,
     limits::{CALL_TIMEOUT, IMPORT_TIMEOUT},
     users::SERVICE,
 };
@@ -31,6 +32,7 @@ use export::ExportArgs;
 pub use failure::Failure;
 use import::ImportArgs;
 use output::Format;
+pub use output::report_failure;
 use send::{SendArgs, UserCommand};
 use status::StatusArgs;
 use store::StoreCommand;
@@ -97,6 +99,21 @@ fn seconds(what: &str, text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Ends a program whose command line is wrong, or asks for help; as far as that can be told, in the form that the command
+/// line asks for.
+pub fn end_before_it_began(error: &clap::Error) -> ExitCode {
+    let code = u8::try_from(error.exit_code()).unwrap_or(exit::USAGE);
+    if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+        Format::choose(true);
+        let text = error.to_string();
+        report_failure(&Failure::new(code, text.trim_start_matches("error: ").trim_end()));
+    } else {
+        // That it cannot be printed changes nothing.
+        let _ = error.print();
+    }
+    code.into()
+}
+
 /// Runs the program; a [`Failure`] carries its exit code.
 ///
 /// # Errors
@@ -106,8 +123,9 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
     let connect = |default| Producer::connect(&cli.broker, cli.timeout.unwrap_or(default));
     match cli.action {
         Action::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "rabbitry", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "rabbitry", &mut script);
+            output::print(String::from_utf8_lossy(&script).trim_end())
         }
         Action::Store(command) => store::run(command, format).await,
         Action::Status(args) => status::run(&cli.broker, args, format).await,

@@ -1,13 +1,18 @@
 //! Results: tables for people, JSON for programs.
 
-use std::io::{IsTerminal, Write, stdout};
+use std::{
+    io::{IsTerminal, Write, stdout},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use comfy_table::{CellAlignment, Table, presets};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Failure;
 use crate::{
     exit,
+    telemetry::report,
     users::{commands::list::Page, user::User},
 };
 
@@ -22,8 +27,50 @@ pub(super) enum Format {
 
 impl Format {
     pub(super) fn choose(json: bool) -> Self {
+        IS_JSON.store(json, Ordering::Relaxed);
         if json || !stdout().is_terminal() { Self::Json } else { Self::Table }
     }
+}
+
+/// Whether `--json` is given. Standard error then is for programs too: one line of JSON if the program fails, and else
+/// nothing but what `--verbose` asks for. Output that is merely piped may still be watched by a person.
+static IS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Tells a person something beside the result.
+pub(super) fn note(text: &str) {
+    if !IS_JSON.load(Ordering::Relaxed) {
+        report(format_args!("rabbitry: {text}"));
+    }
+}
+
+/// Tells what `--verbose` asks for beside the result.
+pub(super) fn asked_for(what: &str, text: &str) {
+    if IS_JSON.load(Ordering::Relaxed) {
+        report(json!({what: text}));
+    } else {
+        report(format_args!("{what}: {text}"));
+    }
+}
+
+/// Reports why the program did not do what it was asked for: a sentence for people, one line of JSON for programs.
+pub fn report_failure(failure: &Failure) {
+    if failure.message.is_empty() {
+        return;
+    }
+    if !IS_JSON.load(Ordering::Relaxed) {
+        return report(format_args!("rabbitry: {}", failure.message));
+    }
+    let mut object = json!({"error": failure.message, "exit": failure.code});
+    if let Some(problem) = &failure.problem {
+        object["problem"] = problem.clone();
+    }
+    report(object);
+}
+
+/// A time in seconds, with no more of them than a person wants to read.
+pub(super) fn for_people(time: Duration) -> String {
+    let tenths = (time.as_secs_f64() * 10.0).round() / 10.0;
+    format!("{tenths} s")
 }
 
 /// Prints a successful answer: a user, a page, or an array of results.
@@ -35,7 +82,7 @@ pub(super) fn print_answer(format: Format, body: &[u8]) -> Result<(), Failure> {
         if let Ok(page) = serde_json::from_slice::<Page>(body) {
             print_table(&users_table(&page.users))?;
             if let Some(next) = page.next {
-                eprintln!("there are more: rabbitry list --after {next}");
+                note(&format!("there are more: rabbitry list --after {next}"));
             }
             return Ok(());
         }

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use super::{
     Failure, Producer,
     lines::Lines,
-    output::{Format, print, print_answer},
+    output::{Format, asked_for, for_people, note, print, print_answer},
 };
 use crate::{
     amqp::{
@@ -171,7 +171,7 @@ pub(super) async fn run_one(
     format: Format,
 ) -> Result<(), Failure> {
     if sending.verbose {
-        eprintln!("message_id {}", command.message_id);
+        asked_for("message_id", &command.message_id);
     }
     let result = if sending.no_wait {
         producer.client.send(&command, producer.timeout).await.map(|()| None)
@@ -187,20 +187,17 @@ pub(super) async fn run_one(
         return print(&json!({"message_id": command.message_id, "confirmed": true}).to_string());
     };
     if sending.verbose && answer.replayed {
-        eprintln!("this reply was given before and is repeated");
+        asked_for("replayed", "this reply was given before and is repeated");
     }
     match answer.problem() {
         None => print_answer(format, &answer.body),
-        Some(problem) => Err(refusal(&answer, &problem, format)),
+        Some(problem) => Err(refusal(&answer, &problem)),
     }
 }
 
-fn refusal(answer: &Answer, problem: &ProblemAnswer, format: Format) -> Failure {
-    let mut failure = Failure::of_problem(answer.status, problem);
-    if format == Format::Json {
-        failure.message = format!("{}\n{}", failure.message, String::from_utf8_lossy(&answer.body));
-    }
-    failure
+fn refusal(answer: &Answer, problem: &ProblemAnswer) -> Failure {
+    let failure = Failure::of_problem(answer.status, problem);
+    Failure { problem: serde_json::from_slice(&answer.body).ok(), ..failure }
 }
 
 /// Says at once why it may take long; ends only with an error that no waiting can mend.
@@ -217,11 +214,11 @@ async fn tell_if_nobody_consumes(producer: &Producer, command: &str) -> CallErro
 /// What no waiting can mend.
 pub(super) async fn warn_if_nobody_consumes(producer: &Producer, command: &str) -> Result<(), CallError> {
     if producer.client.consumers(command).await? == Some(0) {
-        eprintln!(
-            "rabbitry: no worker is consuming {}; waiting {} s for one (`make worker` starts one)",
+        note(&format!(
+            "no worker is consuming {}; waiting {} for one (`make worker` starts one)",
             queue(SERVICE, command),
-            producer.timeout.as_secs_f64()
-        );
+            for_people(producer.timeout)
+        ));
     }
     Ok(())
 }

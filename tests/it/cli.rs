@@ -2,6 +2,7 @@
 
 mod exit_codes;
 mod lost;
+mod outputs;
 
 use std::path::Path;
 
@@ -83,7 +84,7 @@ async fn the_same_message_id_is_executed_once_and_told_so() {
     stage.rabbitry(&["create", "ann", "--email", "ann@example.com"]).await.with_code(0);
     let award = ["award", "ann", "5", "--message-id", "pay-day", "-v"];
     let first = stage.rabbitry(&award).await.with_code(0);
-    assert_eq!(first.err, "message_id pay-day\n");
+    assert_eq!(first.err, "message_id: pay-day\n");
     let second = stage.rabbitry(&award).await.with_code(0);
     assert_eq!(second.out, first.out);
     assert!(second.err.contains("given before"), "{}", second.err);
@@ -92,7 +93,7 @@ async fn the_same_message_id_is_executed_once_and_told_so() {
     assert_eq!(points(stage.place.store(), "ann"), 5);
     // Without one each call has an id of its own, which -v tells.
     let fresh = stage.rabbitry(&["award", "ann", "1", "--verbose"]).await.with_code(0);
-    let id = fresh.err.trim().strip_prefix("message_id ").unwrap();
+    let id = fresh.err.trim().strip_prefix("message_id: ").unwrap();
     assert_eq!(uuid::Uuid::parse_str(id).unwrap().get_version_num(), 7);
     stage.end(worker, &[]).await;
 }

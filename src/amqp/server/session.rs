@@ -78,7 +78,8 @@ fn ended(connection: &Connection) -> impl Future<Output = lapin::Error> {
         }
         loop {
             match events.next().await {
-                Some(Event::Error(error)) => return error,
+                // An error of a channel leaves the connection as it is.
+                Some(Event::Error(error)) if !connection.status().connected() => return error,
                 Some(_) => {}
                 None => return closed(),
             }

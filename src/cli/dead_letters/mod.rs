@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::{
     Failure,
-    output::{Format, print, printable, table},
+    output::{Format, note, print, printable, table},
 };
 use crate::{
     amqp::{
@@ -29,6 +29,7 @@ use crate::{
     config::BrokerArgs,
     exit,
     limits::{DEAD_LETTERS_LOOKED_AT, DEAD_LETTERS_LOOKED_AT_MAX},
+    telemetry::report,
     users::{SERVICE, commands::COMMANDS},
 };
 use show::{detailed, json_of, row, summary};
@@ -206,7 +207,7 @@ impl Desk {
         }
         if queue.taken() < queue.depth() {
             let (taken, depth) = (queue.taken(), queue.depth());
-            eprintln!("rabbitry: looked at {taken} of {depth} dead letters; --limit says how many");
+            note(&format!("looked at {taken} of {depth} dead letters; --limit says how many"));
         }
         Ok(())
     }
@@ -283,7 +284,7 @@ impl Desk {
         let count = |changed: fn(&Changes) -> bool| sent.iter().filter(|sent| changed(&sent.changes)).count();
         let warn = |count: usize, what: &str| {
             if count > 0 {
-                eprintln!("rabbitry: {count} {what}");
+                note(&format!("{count} {what}"));
             }
         };
         warn(count(|c| c.without_id), "without a message id: nothing keeps these from being executed twice");
@@ -345,7 +346,7 @@ impl Desk {
 
 /// Asks a person. Meanwhile the letters are held.
 async fn asked(count: usize) -> Result<bool, Failure> {
-    eprint!("drop {count} dead letters for good? [y/N] ");
+    report(format_args!("drop {count} dead letters for good? [y/N]"));
     let mut answer = String::new();
     BufReader::new(tokio::io::stdin())
         .read_line(&mut answer)

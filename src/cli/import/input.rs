@@ -18,6 +18,7 @@ use crate::{
         Failure,
         files::{FileFormat, is_standard},
         lines::Lines,
+        output::note,
     },
     exit,
     limits::PAYLOAD_BYTES_MAX,
@@ -83,8 +84,8 @@ fn read_header(
     let columns = Columns::read(header.text).map_err(refused)?;
     let ignored = columns.ignored();
     if !ignored.is_empty() {
-        let note = if ignored.contains(&"status") { " (a status is earned: --promote)" } else { "" };
-        eprintln!("rabbitry: ignoring in {name}: {}{note}", ignored.join(", "));
+        let status = if ignored.contains(&"status") { " (a status is earned: --promote)" } else { "" };
+        note(&format!("ignoring in {name}: {}{status}", ignored.join(", ")));
     }
     Ok(columns)
 }

@@ -7,6 +7,8 @@ use std::{
 
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 
+use crate::cli::output::asked_for;
+
 /// How often a log gets a line.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
@@ -52,7 +54,7 @@ impl Progress {
         self.bar.tick();
         if self.logs && self.logged.elapsed() >= LOG_EVERY {
             self.logged = Instant::now();
-            eprintln!("rabbitry: {}{}", self.rate(), self.left());
+            asked_for("progress", &format!("{}{}", self.rate(), self.left()));
         }
     }
 

@@ -120,6 +120,11 @@ impl Process {
         Self(command.spawn().unwrap())
     }
 
+    /// Starts a program as it is.
+    pub fn of(mut command: Command) -> Self {
+        Self(command.spawn().unwrap())
+    }
+
     /// Sends a signal, such as `TERM`.
     pub fn signal(&self, name: &str) {
         let pid = self.0.id().to_string();
@@ -175,6 +180,12 @@ pub struct WorkerProcess {
 impl WorkerProcess {
     pub fn start(vhost: &Vhost, place: &Place) -> Self {
         Self::spawn(worker(vhost, place), place)
+    }
+
+    /// Starts with a standard error that is no log to read.
+    pub fn spawn_with_errors_to(errors: Stdio, mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
+        Self { process: Process(command.spawn().unwrap()), log: "/dev/null".into() }
     }
 
     pub fn spawn(mut command: Command, place: &Place) -> Self {

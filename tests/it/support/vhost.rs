@@ -153,6 +153,11 @@ impl Vhost {
         self.counts(queue).await.0
     }
 
+    pub async fn wait_for_messages(&self, queue: &str, messages: u32) {
+        eventually(&format!("{messages} messages in {queue}"), async || self.ready(queue).await == messages)
+            .await;
+    }
+
     pub async fn wait_for_consumers(&self, queue: &str, consumers: u32) {
         eventually(&format!("{consumers} consumers of {queue}"), async || {
             self.counts(queue).await.1 == consumers
