@@ -44,6 +44,10 @@ pub const IMPORT_TIMEOUT: Duration = Duration::from_secs(300);
 pub const IMPORT_CHUNK_ROWS: usize = 500;
 /// Messages of an import that are under way at a time, unless it is told.
 pub const IMPORT_IN_FLIGHT: usize = 16;
+/// How far ahead of a worker's clock the moment may lie at which an id was made (of a `UUIDv7`, which tells it).
+pub const ID_AHEAD_MAX: Duration = Duration::from_secs(10 * 60);
+/// Difference between a worker's clock and the store's from which on it is warned of.
+pub const CLOCKS_APART: Duration = Duration::from_secs(5 * 60);
 /// Time to reach and open a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections of a publisher's pool.

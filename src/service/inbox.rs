@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{Code, Problem, to_json};
-use crate::failpoints::mutant;
+use crate::{failpoints::mutant, limits::ID_AHEAD_MAX};
 
 /// How long a reply is remembered by default. It must exceed the longest time the same id may still arrive: the
 /// queues' time to live (3 days), and the time clients send again (24 hours).
@@ -126,12 +126,15 @@ pub fn minted_at(id: &str) -> Option<i64> {
     i64::try_from(seconds * 1000 + u64::from(nanos) / 1_000_000).ok()
 }
 
-/// Refuses an id whose reply may already have been forgotten, as its command may have been executed then.
+/// Refuses an id whose reply may already have been forgotten, as its command may have been executed then; and one from the
+/// future, which would still be taken when its reply has been forgotten.
 ///
 /// # Errors
-/// `id_expired` for a `UUIDv7` older than the retention. Other ids tell no time and pass.
+/// For a `UUIDv7`: `id_expired` if it is older than the retention, `id_from_future` if it lies more than
+/// [`ID_AHEAD_MAX`] ahead. Other ids tell no time and pass.
 pub fn check_age(id: &str, now: i64, retention: Duration) -> Result<(), Problem> {
     let retention_ms = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+    let ahead_ms = i64::try_from(ID_AHEAD_MAX.as_millis()).unwrap_or(i64::MAX);
     match minted_at(id) {
         Some(minted) if now.saturating_sub(minted) > retention_ms => Err(Problem::new(
             Code::ID_EXPIRED,
@@ -139,6 +142,15 @@ pub fn check_age(id: &str, now: i64, retention: Duration) -> Result<(), Problem>
                 "message_id {id} was made more than {} hours ago, and replies are not remembered longer than that: \
                  the command may have been executed; look at the state, and use a new id to execute it",
                 retention.as_secs() / 3600
+            ),
+        )),
+        Some(minted) if minted.saturating_sub(now) > ahead_ms => Err(Problem::new(
+            Code::ID_FROM_FUTURE,
+            format!(
+                "message_id {id} was made {} minutes ahead of the worker's clock, and at most {} are taken; set the clock \
+                 of the producer (or of the worker) right, and use a new id",
+                minted.saturating_sub(now) / 60_000,
+                ID_AHEAD_MAX.as_secs() / 60
             ),
         )),
         _ => Ok(()),
@@ -157,12 +169,15 @@ mod tests {
     }
 
     #[test]
-    fn an_id_expires_after_the_retention_and_not_before() {
+    fn an_id_is_taken_from_shortly_before_it_was_made_until_the_retention_has_passed() {
         let minted = 0x017f_22e2_79b0;
         let check =
             |now| check_age("017f22e2-79b0-7cc3-98c4-dc0c0c07398f", now, RETENTION).map_err(|p| p.code.name);
         let retention = i64::try_from(RETENTION.as_millis()).unwrap();
         assert_eq!(check(minted + retention), Ok(()));
         assert_eq!(check(minted + retention + 1), Err("id_expired"));
+        let ahead = i64::try_from(ID_AHEAD_MAX.as_millis()).unwrap();
+        assert_eq!(check(minted - ahead), Ok(()));
+        assert_eq!(check(minted - ahead - 1), Err("id_from_future"));
     }
 }

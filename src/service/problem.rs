@@ -39,6 +39,9 @@ impl Code {
         Self::fatal("idempotency_conflict", 422, "The message id was used for another content");
     /// The message id is older than replies are remembered.
     pub const ID_EXPIRED: Self = Self::fatal("id_expired", 409, "The message id is too old");
+    /// The message id was made ahead of the worker's clock.
+    pub const ID_FROM_FUTURE: Self =
+        Self::retryable("id_from_future", 409, "The message id is from the future");
     /// The deadline passed before the command was executed.
     pub const DEADLINE_EXCEEDED: Self =
         Self::retryable("deadline_exceeded", 504, "The deadline passed before execution");
@@ -49,11 +52,12 @@ impl Code {
         Self::retryable("unavailable", 503, "The system cannot take the command now");
 
     /// The codes that every service shares.
-    pub const SHARED: [Self; 7] = [
+    pub const SHARED: [Self; 8] = [
         Self::MALFORMED,
         Self::INVALID,
         Self::IDEMPOTENCY_CONFLICT,
         Self::ID_EXPIRED,
+        Self::ID_FROM_FUTURE,
         Self::DEADLINE_EXCEEDED,
         Self::INTERNAL,
         Self::UNAVAILABLE,

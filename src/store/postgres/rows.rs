@@ -25,7 +25,7 @@ const FIND_REPLIES: &str = "
     ) AS found";
 const INSERT_REPLIES: &str = "
     INSERT INTO inbox (command, message_id, fingerprint, status, reply, created_at)
-    SELECT new.*, $6::bigint
+    SELECT new.*, (extract(epoch FROM now()) * 1000)::bigint
     FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::smallint[], $5::bytea[]) AS new
     ON CONFLICT (command, message_id) DO NOTHING";
 
@@ -112,8 +112,7 @@ pub(super) async fn lock<E: Entity>(
     locked.map(drop)
 }
 
-/// Saves what a batch changed, in one round trip. `now` is written beside the replies, in milliseconds since the Unix
-/// epoch.
+/// Saves what a batch changed, in one round trip; beside the replies the server's time, as a worker's clock may be wrong.
 ///
 /// # Errors
 /// [`Fault::Outrun`] if another worker has meanwhile inserted what was not there when it was loaded.
@@ -122,7 +121,6 @@ pub(super) async fn save<E: Entity>(
     sql: &Sql,
     rows: &Rows<E>,
     inbox: &Inbox,
-    now: i64,
 ) -> Result<(), Fault> {
     let (mut created, mut updated, mut removed) = (Vec::new(), Vec::new(), Vec::new());
     for change in rows.changes() {
@@ -152,12 +150,7 @@ pub(super) async fn save<E: Entity>(
         write(session, &sql.insert, created.len(), parameters(&new)),
         write(session, &sql.update, updated.len(), parameters(&old)),
         write(session, &sql.remove, removed.len(), vec![gone.parameter()]),
-        write(
-            session,
-            INSERT_REPLIES,
-            fresh.len(),
-            vec![&commands, &ids, &fingerprints, &statuses, &bodies, &now]
-        ),
+        write(session, INSERT_REPLIES, fresh.len(), vec![&commands, &ids, &fingerprints, &statuses, &bodies]),
     );
     let written = [inserted?, changed?, deleted?, remembered?];
     let sent = [created.len(), updated.len(), removed.len(), fresh.len()].map(|rows| rows as u64);

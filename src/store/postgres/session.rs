@@ -13,12 +13,14 @@ use super::{
     address::Address,
     fault::{Fault, described, open_failed},
 };
-use crate::{clock::unix_ms, limits::CONNECT_TIMEOUT, store::OpenError};
+use crate::{
+    clock::unix_ms,
+    limits::CONNECT_TIMEOUT,
+    store::{OpenError, purge::warn_of_clock},
+};
 
 /// How long a batch waits for one of the sessions to be free.
 const FREE_TIMEOUT: Duration = Duration::from_secs(30);
-/// A difference between this machine's clock and the server's that is worth a warning.
-const CLOCKS_APART: i64 = 10_000;
 
 /// Some sessions to one server.
 #[derive(Clone)]
@@ -145,14 +147,7 @@ pub(super) async fn inspect(client: &Client, place: &str) -> Result<(), OpenErro
             );
         }
     }
-    let ahead_ms = unix_ms() - clock;
-    if ahead_ms.abs() > CLOCKS_APART {
-        tracing::warn!(
-            place,
-            ahead_ms,
-            "this machine's clock and the server's differ; deadlines go by this machine's"
-        );
-    }
+    warn_of_clock(place, unix_ms(), clock);
     Ok(())
 }
 

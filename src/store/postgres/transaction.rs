@@ -168,7 +168,7 @@ async fn answer<S: Service>(
     // Read under the locks: a deadline may pass, and an id grow too old, while a batch waits for them.
     let now = (options.clock)();
     let replies = batch::run(requests, &mut rows, &mut inbox, now, options.retention);
-    rows::save(session, sql, &rows, &inbox, now).await?;
+    rows::save(session, sql, &rows, &inbox).await?;
     Ok(replies)
 }
 

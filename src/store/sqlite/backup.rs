@@ -13,7 +13,13 @@ use rusqlite::{
     backup::{Backup, StepResult},
 };
 
-use super::{connection::connect, fault::failed, place, write_lock::beside};
+use super::{
+    connection::connect,
+    fault::failed,
+    migrations::{APPLICATION_ID, HISTORY},
+    place,
+    write_lock::beside,
+};
 use crate::store::OpenError;
 
 /// How long a backup waits for a lock.
@@ -78,8 +84,63 @@ fn copy(source: &Connection, target: &mut Connection) -> rusqlite::Result<()> {
 /// # Errors
 /// Not done with what is damaged, or if it is no database; unavailable if it does not answer.
 pub fn quick_check(path: &Path) -> Result<(), OpenError> {
+    refuse_other_files(path)?;
     let connection = connect(path).map_err(|error| unchecked("open", path, &error))?;
+    refuse_other_databases(&connection, path)?;
+    refuse_wrong_size(&connection, path)?;
     refuse_damage(&connection, path)
+}
+
+fn not_whole(path: &Path, what: &str) -> OpenError {
+    OpenError::NotDone(format!("{} {what}", path.display()))
+}
+
+/// SQLite takes an empty file for a new database, and does without a log that was deleted.
+fn refuse_other_files(path: &Path) -> Result<(), OpenError> {
+    let found = fs::metadata(path).map_err(|error| place::failed("find", path, &error))?;
+    if !found.is_file() {
+        return Err(not_whole(path, "is no regular file"));
+    }
+    if found.len() == 0 {
+        return Err(not_whole(path, "is empty"));
+    }
+    if beside(path, "-shm").exists() && !beside(path, "-wal").exists() {
+        return Err(not_whole(
+            path,
+            "lacks its write-ahead log (-wal), which was deleted while the database was in use",
+        ));
+    }
+    Ok(())
+}
+
+fn refuse_other_databases(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let number = |sql: &str| {
+        let read = connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+        read.map_err(|error| unchecked("check", path, &error))
+    };
+    if number("PRAGMA application_id")? != APPLICATION_ID {
+        return Err(not_whole(path, "is a database of another program"));
+    }
+    let tables = format!("SELECT count(*) FROM sqlite_schema WHERE name IN ('{HISTORY}', 'inbox')");
+    if number(&tables)? != 2 || number(&format!("SELECT count(*) FROM {HISTORY}"))? == 0 {
+        return Err(not_whole(path, "lacks tables of the schema"));
+    }
+    Ok(())
+}
+
+/// The file has as many bytes as its pages, unless some of them are still in the log.
+fn refuse_wrong_size(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    let number = |sql: &str| {
+        let read = connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map(i64::cast_unsigned);
+        read.map_err(|error| unchecked("check", path, &error))
+    };
+    let (pages, page) = (number("PRAGMA page_count")?, number("PRAGMA page_size")?);
+    let bytes = fs::metadata(path).map_err(|error| place::failed("find", path, &error))?.len();
+    let has_log = fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0);
+    if bytes % page == 0 && (has_log || bytes == pages * page) {
+        return Ok(());
+    }
+    Err(not_whole(path, &format!("has {bytes} bytes, and its {pages} pages of {page} take {}", pages * page)))
 }
 
 /// Damage so great that no check is possible is a finding too.

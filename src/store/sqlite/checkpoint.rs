@@ -7,18 +7,20 @@
 use std::{
     io,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
-    thread,
+    thread::{self, JoinHandle},
 };
 
-use super::{connection::open_for_reading, place::Place, session::Session};
+use super::{connection::open_for_reading, lane::wait_for, place::Place, session::Session};
 use crate::{failpoints::failpoint, store::OpenError};
 
 /// Commands that are written before the log is moved: each changes one or two pages of 4 KiB.
 const COMMANDS: usize = 1000;
 
-/// The writer's side; the thread ends when this is dropped.
+/// The writer's side. When this is dropped, the thread ends, and is waited for.
 pub(super) struct Checkpointer {
-    due: SyncSender<()>,
+    /// There until it is dropped.
+    due: Option<SyncSender<()>>,
+    thread: JoinHandle<()>,
     written: usize,
 }
 
@@ -29,11 +31,11 @@ impl Checkpointer {
         let session = Session::begin(place, open_for_reading)?;
         // One to come is enough: it moves everything there is.
         let (due, checkpoints) = sync_channel(1);
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("sqlite-checkpoint".to_owned())
             .spawn(move || run(session, &checkpoints))
             .map_err(|error: io::Error| super::place::failed("start a thread for", &path, &error))?;
-        Ok(Self { due, written: 0 })
+        Ok(Self { due: Some(due), thread, written: 0 })
     }
 
     /// Tells of commands that were committed.
@@ -42,8 +44,15 @@ impl Checkpointer {
         if self.written >= COMMANDS {
             self.written = 0;
             // Full: one is due already.
-            let _ = self.due.try_send(());
+            let _ = self.due.as_ref().map(|due| due.try_send(()));
         }
+    }
+}
+
+impl Drop for Checkpointer {
+    fn drop(&mut self) {
+        drop(self.due.take());
+        wait_for(&self.thread);
     }
 }
 

@@ -1,8 +1,9 @@
 //! What SQLite says, with what was attempted and what to do.
 
-use std::path::Path;
+use std::{fs::File, path::Path};
 
 use rusqlite::ErrorCode;
+use rustix::io::Errno;
 
 use crate::{service::Unavailable, store::OpenError};
 
@@ -11,6 +12,11 @@ pub(super) fn failed(attempt: &str, path: &Path, error: &rusqlite::Error) -> Ope
     let what = format!("cannot {attempt} {}: {}", path.display(), described(error));
     let advice = match error.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => "it is not a database of SQLite; choose another path",
+        Some(ErrorCode::CannotOpen) if lacks_descriptors() => {
+            return OpenError::Unavailable(Unavailable(
+                format!("{what}; this process may open no more files: raise its limit (ulimit -n)").into(),
+            ));
+        }
         Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly | ErrorCode::CannotOpen) => {
             "see that this user may write the file, the files beside it and their directory"
         }
@@ -18,6 +24,16 @@ pub(super) fn failed(attempt: &str, path: &Path, error: &rusqlite::Error) -> Ope
         _ => return OpenError::Unavailable(Unavailable(what.into())),
     };
     OpenError::Refused(format!("{what}; {advice}"))
+}
+
+/// Whether this process, or the machine, can open no more files: SQLite does not tell this from other reasons.
+fn lacks_descriptors() -> bool {
+    File::open("/").is_err_and(|error| {
+        error
+            .raw_os_error()
+            .map(Errno::from_raw_os_error)
+            .is_some_and(|errno| matches!(errno, Errno::MFILE | Errno::NFILE))
+    })
 }
 
 /// The error with SQLite's code, which tells more than its sentence: which of the disk's operations failed.

@@ -14,6 +14,7 @@ use std::{
 use tokio::sync::oneshot;
 
 use crate::{
+    limits::CLOSE_TIMEOUT,
     service::{Reply, Request, Unavailable},
     store::OpenError,
 };
@@ -43,9 +44,27 @@ pub(super) trait Work: Sized {
     fn do_chores(&mut self);
 }
 
-/// The sending side of a thread; the thread ends when this is dropped, after the batch in hand.
+/// The sending side of a thread. When this is dropped, the thread ends after the batch in hand, and is waited for: the last
+/// connection to a database moves the log into it and removes the log.
 pub(super) struct Lane<S> {
-    jobs: Sender<Job<S>>,
+    /// There until it is dropped.
+    jobs: Option<Sender<Job<S>>>,
+    thread: JoinHandle<()>,
+}
+
+impl<S> Drop for Lane<S> {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        wait_for(&self.thread);
+    }
+}
+
+/// Waits until a thread has ended, but not for ever: another process may be frozen while it holds the write lock.
+pub(super) fn wait_for(thread: &JoinHandle<()>) {
+    let until = Instant::now() + CLOSE_TIMEOUT;
+    while !thread.is_finished() && Instant::now() < until {
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 impl<S: Send + Sync + 'static> Lane<S> {
@@ -55,7 +74,7 @@ impl<S: Send + Sync + 'static> Lane<S> {
     pub(super) async fn start<W: Work<Command = S>>(
         name: &str,
         open: impl FnOnce() -> Result<W, OpenError> + Send + 'static,
-    ) -> Result<(Self, JoinHandle<()>), OpenError> {
+    ) -> Result<Self, OpenError> {
         let (jobs, queue) = mpsc::channel();
         let (opened, is_open) = oneshot::channel();
         let work = move || match open() {
@@ -71,13 +90,14 @@ impl<S: Send + Sync + 'static> Lane<S> {
             .spawn(work)
             .map_err(|error| OpenError::Unavailable(Unavailable(error.into())))?;
         is_open.await.map_err(|_| OpenError::Unavailable(ended()))??;
-        Ok((Self { jobs }, thread))
+        Ok(Self { jobs: Some(jobs), thread })
     }
 
     /// Queues a batch. If the future is dropped, the batch is left out unless it has begun.
     pub(super) async fn ask(&self, batch: Arc<[Request<S>]>) -> Answer {
         let (answer, answered) = oneshot::channel();
-        self.jobs.send(Job { batch, answer }).map_err(|_| ended())?;
+        let jobs = self.jobs.as_ref().ok_or_else(ended)?;
+        jobs.send(Job { batch, answer }).map_err(|_| ended())?;
         answered.await.map_err(|_| ended())?
     }
 }
@@ -167,7 +187,6 @@ mod tests {
 
     struct Stage {
         lane: Lane<()>,
-        thread: JoinHandle<()>,
         script: Sender<fn() -> Answer>,
         seen: Receiver<usize>,
     }
@@ -176,8 +195,8 @@ mod tests {
         let (script, told) = mpsc::channel();
         let (tell, seen) = mpsc::channel();
         let open = move || Ok(Scripted { script: told, seen: tell, chore });
-        let (lane, thread) = Lane::start("scripted", open).await.unwrap();
-        Stage { lane, thread, script, seen }
+        let lane = Lane::start("scripted", open).await.unwrap();
+        Stage { lane, script, seen }
     }
 
     fn batch(size: usize) -> Arc<[Request<()>]> {
@@ -200,7 +219,6 @@ mod tests {
         assert!(error.to_string().ends_with("panicked: scripted"), "{error}");
         stage.lane.ask(batch(2)).await.unwrap();
         drop(stage.lane);
-        stage.thread.join().unwrap();
         assert_eq!(stage.seen.iter().collect::<Vec<_>>(), [1, usize::MAX, 2], "batch, reset, batch");
     }
 
@@ -224,7 +242,6 @@ mod tests {
         let stage = stage(Some(Instant::now())).await;
         assert_eq!(stage.seen.recv().unwrap(), 0);
         drop(stage.lane);
-        stage.thread.join().unwrap();
     }
 
     #[tokio::test]

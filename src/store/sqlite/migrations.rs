@@ -81,7 +81,7 @@ mod tests {
     use super::*;
     use crate::{service::entity::Entity, users::user::User};
 
-    const ALL: &[(&str, &str)] = User::TABLE.sqlite;
+    const ALL: &[(&str, &str)] = &[User::TABLE.sqlite[0]];
 
     const WIDENED: (&str, &str) = ("V2__widened", "ALTER TABLE users ADD COLUMN note TEXT;");
     const NARROWED: (&str, &str) = (

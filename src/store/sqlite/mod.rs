@@ -82,9 +82,9 @@ impl<S: Service> SqliteStore<S> {
                 Ok(writer)
             }
         };
-        let (writer, _) = noticing(&wait, PATIENCE, Lane::start("sqlite-writer", open_writer)).await?;
+        let writer = noticing(&wait, PATIENCE, Lane::start("sqlite-writer", open_writer)).await?;
         let place = place.await.map_err(|error| OpenError::Unavailable(Unavailable(error.into())))?;
-        let (reader, _) = Lane::start("sqlite-reader", move || Reader::<S>::open(place, options)).await?;
+        let reader = Lane::start("sqlite-reader", move || Reader::<S>::open(place, options)).await?;
         Ok(Self { writer, reader, wait, patience: PATIENCE, id: id(&named) })
     }
 

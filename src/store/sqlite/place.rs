@@ -58,20 +58,33 @@ impl Place {
     /// must not be opened while SQLite has it open.
     pub(super) fn create(&self) -> Result<(), OpenError> {
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.0) {
-            Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(failed("create", &self.0, &error)),
-            _ => Ok(()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                // SQLite would open a file that cannot be written, and each write would fail.
+                let writable = OpenOptions::new().write(true).open(&self.0);
+                writable.map(drop).map_err(|error| failed("open", &self.0, &error))
+            }
+            made => made.map(drop).map_err(|error| failed("create", &self.0, &error)),
         }
     }
 
     /// Which file lies there now.
     pub(super) fn identity(&self) -> io::Result<Identity> {
-        fs::metadata(&self.0).map(|found| Identity { device: found.dev(), inode: found.ino() })
+        identity(&self.0)
+    }
+
+    /// What tells the write-ahead log from another one of its name.
+    pub(super) fn wal_identity(&self) -> io::Result<Identity> {
+        identity(&beside(&self.0, "-wal"))
     }
 
     /// The size of the write-ahead log in bytes; 0 if there is none.
     pub(super) fn wal_bytes(&self) -> u64 {
         fs::metadata(beside(&self.0, "-wal")).map_or(0, |found| found.len())
     }
+}
+
+fn identity(path: &Path) -> io::Result<Identity> {
+    fs::metadata(path).map(|found| Identity { device: found.dev(), inode: found.ino() })
 }
 
 fn is_directory(path: &Path) -> OpenError {

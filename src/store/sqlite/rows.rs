@@ -99,12 +99,15 @@ pub(super) fn cell(value: Value<'_>) -> ToSqlOutput<'_> {
     })
 }
 
-/// Writes a row of some pages and takes it back, as a full disk and a refused write show only then. Commands have names,
-/// so no reply is hidden by it, and if it is left it is forgotten as the oldest of all.
+/// Writes a row of some pages, takes it back, and commits: a full disk, a refused write and a failed `fsync` show only
+/// then. In one transaction, so that no end of this process leaves the row.
 pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
-        "INSERT OR REPLACE INTO inbox VALUES ('', '', zeroblob(16), 200, zeroblob(65536), 0);
-         DELETE FROM inbox WHERE command = '';",
+        "BEGIN IMMEDIATE;
+         INSERT INTO inbox (command, message_id, fingerprint, status, reply, created_at)
+         VALUES ('', '', zeroblob(16), 200, zeroblob(65536), 0);
+         DELETE FROM inbox WHERE command = '';
+         COMMIT",
     )
 }
 

@@ -18,6 +18,8 @@ pub(super) struct Session {
     place: Place,
     /// The file that was opened first.
     identity: Identity,
+    /// The log that the connection writes to, once it has used it. SQLite keeps it for as long as a connection is open.
+    log: Option<Identity>,
     open: Open,
     connection: Option<Connection>,
 }
@@ -28,7 +30,7 @@ impl Session {
         let connection = open(&place)?;
         let identity =
             place.identity().map_err(|error| super::place::failed("find", place.path(), &error))?;
-        Ok(Self { place, identity, open, connection: Some(connection) })
+        Ok(Self { place, identity, log: None, open, connection: Some(connection) })
     }
 
     /// The database's path.
@@ -44,6 +46,7 @@ impl Session {
     /// Closes the connection; the next use opens another.
     pub(super) fn close(&mut self) {
         self.connection = None;
+        self.log = None;
     }
 
     /// Uses the connection.
@@ -63,6 +66,12 @@ impl Session {
                  in its place without the -wal and -shm files of another, and start them",
             ));
         }
+        if self.log.is_some() && self.place.wal_identity().ok() != self.log {
+            return Err(self.unavailable(
+                "the write-ahead log beside it was moved, removed or replaced while it was in use, and may hold what was \
+                 answered; stop all workers, put the log back if it was moved, and start them",
+            ));
+        }
         let connection = match self.connection.take() {
             Some(connection) => connection,
             None => (self.open)(&self.place).map_err(|error| match error {
@@ -71,9 +80,12 @@ impl Session {
             })?,
         };
         let outcome = work(self.connection.insert(connection));
+        if self.log.is_none() && outcome.is_ok() {
+            self.log = self.place.wal_identity().ok();
+        }
         outcome.map_err(|error| {
             if !leaves_connection_sound(&error) {
-                self.connection = None;
+                self.close();
             }
             self.unavailable(&format!("cannot {attempt}: {}", described(&error)))
         })

@@ -1,11 +1,6 @@
 //! What only this store does; what every store does is in the store contract.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Instant};
 
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -169,7 +164,7 @@ async fn many_that_start_at_once_make_one_database() {
     let history = Connection::open(dir.path().join("users.db")).unwrap();
     let applied: i64 =
         history.query_row("SELECT count(*) FROM refinery_schema_history", [], |row| row.get(0)).unwrap();
-    assert_eq!(applied, 1);
+    assert_eq!(applied, User::TABLE.sqlite.len() as i64);
 }
 
 #[tokio::test]
@@ -204,11 +199,11 @@ async fn what_is_no_database_of_ours_is_refused_and_left_alone() {
 #[tokio::test]
 async fn a_newer_schema_is_refused_when_it_says_so() {
     let bed = Bed::new().await;
-    bed.meddle("INSERT INTO refinery_schema_history VALUES (2, 'newer', '2030-01-01T00:00:00Z', '1')");
+    bed.meddle("INSERT INTO refinery_schema_history VALUES (9, 'newer', '2030-01-01T00:00:00Z', '1')");
     SqliteStore::<Users>::open(bed.path(), Options::default()).await.unwrap().ready().await.unwrap();
-    bed.meddle("UPDATE schema_compatibility SET oldest_worker = 2");
+    bed.meddle("UPDATE schema_compatibility SET oldest_worker = 9");
     let refused = refusal(&bed.path()).await;
-    assert!(refused.contains("schema version 2") && refused.contains("use a newer program"), "{refused}");
+    assert!(refused.contains("schema version 9") && refused.contains("use a newer program"), "{refused}");
 }
 
 const AWARD: &str = r#"{"username":"ann","points":1}"#;
@@ -216,31 +211,85 @@ const DAY: i64 = 24 * 60 * 60 * 1000;
 
 #[tokio::test]
 async fn old_replies_are_forgotten_and_young_ones_are_not() {
-    let eight_days_ago = Options { clock: || unix_ms() - 8 * DAY, ..Options::default() };
-    let bed = Bed::with(eight_days_ago).await;
+    let bed = Bed::with(Options { retention: Duration::from_secs(1), ..Options::default() }).await;
     bed.ask(&[("create", "", ANN), ("award", "old", AWARD)]).await.unwrap();
-    let today = SqliteStore::<Users>::open(bed.path(), Options::default()).await.unwrap();
-    today.apply(bed.batch(&[("award", "young", AWARD)])).await.unwrap();
-    // The purge follows the first batch, and this comes after the purge.
-    today.ready().await.unwrap();
-    let replies =
-        today.apply(bed.batch(&[("award", "old", AWARD), ("award", "young", AWARD)])).await.unwrap();
-    assert_eq!(replies.iter().map(|reply| reply.replayed).collect::<Vec<_>>(), [false, true]);
+    let count = |id: &str| {
+        let sql = format!("SELECT count(*) FROM inbox WHERE message_id = '{id}'");
+        Connection::open(bed.path()).unwrap().query_row(&sql, [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    let written = Instant::now();
+    // The last row stays in any case.
+    bed.ask(&[("award", "last", AWARD)]).await.unwrap();
+    while count("old") > 0 {
+        assert!(written.elapsed() < Duration::from_secs(30), "it is not forgotten");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(written.elapsed() >= Duration::from_secs(1), "it was forgotten too early");
+    assert_eq!(
+        bed.statuses(&[("award", "old", AWARD), ("award", "last", AWARD)]).await,
+        [(200, false), (200, true)]
+    );
 }
 
 #[tokio::test]
-async fn a_clock_that_is_set_ahead_forgets_nothing() {
-    static READ: AtomicBool = AtomicBool::new(false);
-    // Right when the store is opened, a year ahead from then on.
-    let clock = || if READ.swap(true, Ordering::SeqCst) { unix_ms() + 365 * DAY } else { unix_ms() };
+async fn a_clock_that_is_wrong_at_the_start_forgets_nothing() {
+    let behind = Bed::with(Options { clock: || unix_ms() - 8 * DAY, ..Options::default() }).await;
+    behind.ask(&[("create", "", ANN), ("award", "of-behind", AWARD)]).await.unwrap();
+    // A right clock, one that is ahead, and a right one again. The first purge precedes the second answer.
+    let clocks: [fn() -> i64; 3] = [unix_ms, || unix_ms() + 8 * DAY, unix_ms];
+    for (n, clock) in clocks.into_iter().enumerate() {
+        let options = Options { clock, ..Options::default() };
+        let store = SqliteStore::<Users>::open(behind.path(), options).await.unwrap();
+        store.ready().await.unwrap();
+        store.ready().await.unwrap();
+        let repeated = store.apply(behind.batch(&[("award", "of-behind", AWARD)])).await.unwrap();
+        assert!(repeated[0].replayed, "start {n}");
+    }
+}
+
+#[tokio::test]
+async fn a_readiness_probe_that_is_cut_off_leaves_nothing() {
     let bed = Bed::new().await;
-    bed.ask(&[("create", "", ANN), ("award", "a", AWARD)]).await.unwrap();
-    let misled =
-        SqliteStore::<Users>::open(bed.path(), Options { clock, ..Options::default() }).await.unwrap();
-    // The first purge is due at once and precedes the second answer.
-    misled.ready().await.unwrap();
-    misled.ready().await.unwrap();
-    assert_eq!(bed.statuses(&[("award", "a", AWARD)]).await, [(200, true)]);
+    bed.meddle("CREATE TRIGGER planted BEFORE DELETE ON inbox BEGIN SELECT raise(ABORT, 'planted'); END");
+    assert!(bed.store.ready().await.is_err());
+    let rows = Connection::open(bed.path()).unwrap();
+    let rows: i64 = rows.query_row("SELECT count(*) FROM inbox", [], |row| row.get(0)).unwrap();
+    assert_eq!(rows, 0);
+}
+
+#[tokio::test]
+async fn the_last_one_to_close_leaves_everything_in_one_file() {
+    let bed = Bed::new().await;
+    bed.ask(&[("create", "1", ANN)]).await.unwrap();
+    let other = SqliteStore::<Users>::open(bed.path(), Options::default()).await.unwrap();
+    other.ready().await.unwrap();
+    let log = write_lock::beside(&bed.path(), "-wal");
+    let Bed { dir, store } = bed;
+    drop(store);
+    assert!(log.exists(), "another one uses it");
+    drop(other);
+    assert!(!log.exists());
+    let alone = dir.path().join("alone.db");
+    fs::copy(dir.path().join("users.db"), &alone).unwrap();
+    let copy = SqliteStore::<Users>::open(alone, Options::default()).await.unwrap();
+    let bed = Bed { dir, store: Arc::new(copy) };
+    assert_eq!(bed.statuses(&[("get", "", GET_ANN)]).await, [(200, false)]);
+}
+
+#[tokio::test]
+async fn a_log_that_is_deleted_or_replaced_while_it_is_in_use_is_noticed() {
+    let bed = Bed::new().await;
+    bed.ask(&[("create", "1", ANN)]).await.unwrap();
+    let log = write_lock::beside(&bed.path(), "-wal");
+    let aside = bed.dir.path().join("aside");
+    fs::rename(&log, &aside).unwrap();
+    let missing = bed.ask(&[("create", "2", BOB)]).await.unwrap_err().to_string();
+    assert!(missing.contains("write-ahead log"), "{missing}");
+    assert!(quick_check(&bed.path()).is_err(), "what was answered is not there");
+    fs::write(&log, "").unwrap();
+    assert!(bed.ask(&[("create", "2", BOB)]).await.is_err(), "it is another file");
+    fs::rename(&aside, &log).unwrap();
+    assert_eq!(bed.statuses(&[("create", "2", BOB)]).await, [(201, false)]);
 }
 
 #[tokio::test]
@@ -259,6 +308,33 @@ async fn a_backup_is_whole_and_overwrites_nothing() {
         Bed { store: Arc::new(SqliteStore::<Users>::open(copy, Options::default()).await.unwrap()), ..bed };
     let asked = [("create", "1", ANN), ("get", "", r#"{"username":"bob"}"#)];
     assert_eq!(restored.statuses(&asked).await, [(201, true), (404, false)]);
+}
+
+#[tokio::test]
+async fn a_check_passes_nothing_but_a_whole_store() {
+    let bed = Bed::new().await;
+    bed.ask(&[("create", "1", ANN)]).await.unwrap();
+    let file = |name: &str| bed.dir.path().join(name);
+    let copy = file("copy.db");
+    backup(&bed.path(), &copy).unwrap();
+    let whole = fs::read(&copy).unwrap();
+    fs::write(file("short"), &whole[..whole.len() - 1]).unwrap();
+    fs::write(file("page-short"), &whole[..whole.len() - 4096]).unwrap();
+    fs::write(file("empty"), "").unwrap();
+    fs::write(file("byte"), "x").unwrap();
+    fs::write(file("text"), "x".repeat(10_000)).unwrap();
+    Connection::open(file("other"))
+        .unwrap()
+        .execute_batch("CREATE TABLE other (n); PRAGMA user_version = 7")
+        .unwrap();
+    Connection::open(file("bare")).unwrap().execute_batch("PRAGMA application_id = 1382184057").unwrap();
+    for name in ["short", "page-short", "empty", "byte", "text", "other", "bare"] {
+        let found = quick_check(&file(name));
+        assert!(matches!(found, Err(OpenError::NotDone(_))), "{name}: {found:?}");
+    }
+    assert!(matches!(quick_check(Path::new("/dev/zero")), Err(OpenError::NotDone(_))));
+    quick_check(&copy).unwrap();
+    quick_check(&bed.path()).unwrap();
 }
 
 #[tokio::test]

@@ -15,7 +15,8 @@ use super::{
     connection::{BUSY_TIMEOUT, open_for_writing},
     lane::Work,
     place::{Place, failed},
-    purge, rows,
+    purge::{self, Marks},
+    rows,
     session::Session,
     sql::Sql,
     transaction::{self, Batch},
@@ -24,7 +25,10 @@ use super::{
 use crate::{
     failpoints::{failpoint, mutant},
     service::{Reply, Request, Service, Unavailable},
-    store::{OpenError, Options, purge::Purge},
+    store::{
+        OpenError, Options,
+        purge::{Schedule, warn_of_clock},
+    },
 };
 
 /// A write-ahead log larger than this is cut back. Checkpoints keep it at some 32 MiB at most, unless readers are always about.
@@ -40,7 +44,8 @@ pub(super) struct Writer<S> {
     commands: PhantomData<fn(S)>,
     lock: WriteLock,
     options: Options,
-    purge: Purge,
+    purge: Schedule,
+    marks: Marks,
     checkpointer: Checkpointer,
     next_wal_check: Instant,
 }
@@ -53,25 +58,34 @@ impl<S: Service> Writer<S> {
             .map_err(|error| failed("open the lock files of", place.path(), &error))?;
         let held = lock.acquire().map_err(|error| failed("lock", place.path(), &error))?;
         place.create()?;
-        let session = Session::begin(place.clone(), open_for_writing::<S::Entity>)?;
+        let mut session = Session::begin(place.clone(), open_for_writing::<S::Entity>)?;
+        let latest = session.with("read the marks of", |connection| purge::latest(connection))?;
+        // Behind the latest that any worker saw: ahead may mean no more than that nobody worked for long.
+        if let Some((_, latest_clock)) = latest {
+            let clock = (options.clock)();
+            warn_of_clock(&place.path().display().to_string(), clock, clock.max(latest_clock));
+        }
         drop(held);
         let checkpointer = Checkpointer::start(place.clone())?;
         let now = Instant::now();
-        let purge = Purge::new(options.retention, (options.clock)(), now);
+        let (purge, marks) = (Schedule::new(options.retention), Marks::new(options.retention));
         let next_wal_check = now + WAL_CHECK_INTERVAL;
         let sql = Sql::of::<S::Entity>();
         let commands = PhantomData;
-        Ok((Self { session, sql, commands, lock, options, purge, checkpointer, next_wal_check }, place))
+        Ok((
+            Self { session, sql, commands, lock, options, purge, marks, checkpointer, next_wal_check },
+            place,
+        ))
     }
 
     fn purge(&mut self) -> Result<(), Unavailable> {
         let begun = Instant::now();
         // Before anything can fail, so that a step that fails is not tried again at once.
-        let horizon = self.purge.begin((self.options.clock)(), begun);
+        self.purge.begin(begun);
         let _held = self.lock.acquire().map_err(|error| self.session.unavailable(&error.to_string()))?;
-        let deleted = self
-            .session
-            .with("forget old replies", |connection| purge::delete_oldest(connection, horizon))?;
+        let (marks, clock) = (&mut self.marks, (self.options.clock)());
+        let deleted =
+            self.session.with("forget old replies", |connection| marks.step(connection, clock, begun))?;
         self.purge.end(begun, deleted as u64);
         Ok(())
     }

@@ -41,7 +41,7 @@ pub fn is_transient(answer: &Answer) -> bool {
 /// Whether a repetition gets this reply again.
 pub fn is_remembered(answer: &Answer) -> bool {
     match answer.status {
-        409 => Seen::of(answer.status, &answer.body).code() != Some("id_expired"),
+        409 => !matches!(Seen::of(answer.status, &answer.body).code(), Some("id_expired" | "id_from_future")),
         status => status < 400 || status == 404,
     }
 }

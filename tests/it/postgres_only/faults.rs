@@ -155,12 +155,13 @@ async fn wait_for_replies(database: &Database, expected: &[&str]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn old_replies_are_forgotten_and_young_ones_are_not() {
     let database = Database::postgres();
-    let eight_days_ago = Options { clock: || unix_ms() - 8 * DAY, ..Options::default() };
-    let past = database.open_with(eight_days_ago).await;
+    let past = database.open().await;
     let old: Vec<Ask> = (0..600).map(|n| award("ann", 1).id(&format!("old-{n}"))).collect();
     past.answer(&[&[create("ann")], &old[..]].concat()).await;
     past.answer_one(&award("ann", 1).id("young")).await;
-    database.change(&format!("UPDATE inbox SET created_at = {} WHERE message_id = 'young'", unix_ms() - DAY));
+    let age = |days| unix_ms() - days * DAY;
+    database.change(&format!("UPDATE inbox SET created_at = {}", age(9)));
+    database.change(&format!("UPDATE inbox SET created_at = {} WHERE message_id = 'young'", age(1)));
     // Several steps, by one of them at a time.
     let today = [database.open().await, database.open().await];
     wait_for_replies(&database, &["young"]).await;
