@@ -1,6 +1,7 @@
 //! The worker as a process, on a store in a file.
 
 mod faults;
+mod files;
 mod logs;
 mod start;
 mod stores;

@@ -1,6 +1,6 @@
 //! What SQLite says, with what was attempted and what to do.
 
-use std::{fs::File, path::Path};
+use std::{fs::File, io, path::Path};
 
 use rusqlite::ErrorCode;
 use rustix::io::Errno;
@@ -26,14 +26,17 @@ pub(super) fn failed(attempt: &str, path: &Path, error: &rusqlite::Error) -> Ope
     OpenError::Refused(format!("{what}; {advice}"))
 }
 
+/// Files that SQLite opens for a database: the file, its log, its shared memory, and its folder for a moment.
+const FILES: usize = 4;
+
 /// Whether this process, or the machine, can open no more files: SQLite does not tell this from other reasons.
 fn lacks_descriptors() -> bool {
-    File::open("/").is_err_and(|error| {
-        error
-            .raw_os_error()
-            .map(Errno::from_raw_os_error)
-            .is_some_and(|errno| matches!(errno, Errno::MFILE | Errno::NFILE))
-    })
+    let is_lack = |error: &io::Error| {
+        let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+        matches!(errno, Some(Errno::MFILE | Errno::NFILE))
+    };
+    let opened: Vec<_> = (0..FILES).map(|_| File::open("/")).collect();
+    opened.iter().any(|file| file.as_ref().is_err_and(is_lack))
 }
 
 /// The error with SQLite's code, which tells more than its sentence: which of the disk's operations failed.

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{clock::unix_ms, service::payload::decode, users::Users};
+use crate::{service::entity::Entity, users::user::User};
 
 struct Bed {
     dir: TempDir,
