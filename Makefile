@@ -4,7 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 # Steps come in the order in which they are named, also with -j: cargo itself uses all cores.
 .NOTPARALLEL:
-.PHONY: help demo up down status worker workers build check test test-ui test-import bench faults soak mutants clean topology store definitions
+.PHONY: help demo up down status worker workers build check test test-ui test-import bench faults soak mutants clean topology store definitions rust
 
 export RABBITRY_HOME ?= $(CURDIR)/.rabbitry
 # Tests take SQLite unless they are told; everything else takes what `up` was told last.
@@ -16,7 +16,9 @@ N ?= 1
 ROWS ?= 100000
 BROKER := rabbitmq/broker.sh
 POSTGRES := bin/postgres.sh
-RELEASE := target/release
+# Where cargo puts what it builds.
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+export RELEASE := $(TARGET)/release
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F'\t' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -52,6 +54,11 @@ worker: up ## Run one worker in the foreground
 
 workers: up ## Start N more workers in the background (make workers N=4)
 	@bin/workers.sh start $(N)
+
+build check test test-import test-ui bench faults soak mutants: rust
+
+rust:
+	@bin/rust.sh
 
 build: ## Compile the programs
 	@cargo build --release --locked --bins

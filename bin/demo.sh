@@ -4,7 +4,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 export RABBITRY_HOME=${RABBITRY_HOME:-$root/.rabbitry}
-PATH=$root/target/release:$PATH
+PATH=${RELEASE:-$root/target/release}:$PATH
 run=$(date +%s)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -121,6 +121,6 @@ say "The system is running"
 cat <<END
 Add a worker:      make workers N=1     (or make worker, in the foreground)
 Watch:             make status, or the management UI above
-Try:               target/release/rabbitry create ann --email ann@example.com
+Try:               ${RELEASE:-target/release}/rabbitry create ann --email ann@example.com
 Stop everything:   make down
 END

@@ -24,7 +24,7 @@ set -euo pipefail
 WAIT_SECONDS=${WAIT_SECONDS:-60}
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 RABBITRY_HOME=${RABBITRY_HOME:-$HERE/../.rabbitry}
-mkdir -p "$RABBITRY_HOME"
+(umask 022 && mkdir -p "$RABBITRY_HOME") # the programs trust no folder that others may write
 RABBITRY_HOME=$(cd "$RABBITRY_HOME" && pwd -P)
 CHOICE=$RABBITRY_HOME/store.env
 FILE=$RABBITRY_HOME/users.db
@@ -186,7 +186,9 @@ own_url() { say "postgresql://rabbitry:$(cat "$P/password")@127.0.0.1:$(cat "$P/
 
 make_database() {
 	# With nothing of the caller's PGSSLMODE, PGOPTIONS, PGSERVICE and their like.
-	local tool=(env -i PATH="$PATH" LANG=C.UTF-8 PGPASSWORD="$(cat "$P/password")" "$BIN/psql" -XAtq -h 127.0.0.1 -p "$(cat "$P/port")" -U rabbitry -d postgres)
+	# The password in a file: arguments are there for every user to see.
+	(umask 077 && say "*:*:*:*:$(cat "$P/password")" >"$P/pgpass")
+	local tool=(env -i PATH="$PATH" LANG=C.UTF-8 PGPASSFILE="$P/pgpass" "$BIN/psql" -XAtq -h 127.0.0.1 -p "$(cat "$P/port")" -U rabbitry -d postgres)
 	[ -n "$("${tool[@]}" -c "SELECT 1 FROM pg_database WHERE datname = 'rabbitry'")" ] || "${tool[@]}" -c "CREATE DATABASE rabbitry"
 }
 
@@ -211,7 +213,8 @@ tell_of_other_store() { # COPY_FROM, COPY_TO
 	say "  takes them along"
 }
 chosen() { [ ! -f "$CHOICE" ] || sed -n 's/^DATABASE_URL=//p' "$CHOICE"; }
-without_password() { sed -E 's#(://[^:@/]*):[^@/]*@#\1:***@#'; }
+# A password may hold anything, and no part of it is printed.
+without_password() { sed -E 's#://.*@#://***@#'; }
 
 describe() {
 	say "postgres: ready (pid $(server_pid))"

@@ -79,7 +79,10 @@ fn program() -> ExitCode {
 }
 
 fn exit_code(failure: &anyhow::Error) -> u8 {
-    if failure.is::<ConfigError>() || matches!(failure.downcast_ref(), Some(OpenError::Refused(_))) {
+    if let Some(error) = failure.downcast_ref::<ConfigError>() {
+        return error.exit;
+    }
+    if let Some(OpenError::Refused(_)) = failure.downcast_ref() {
         return exit::CONFIG;
     }
     match failure.downcast_ref() {

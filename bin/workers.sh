@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Workers in the background: start N | stop | list | pids. Their pids and logs stand in $RABBITRY_HOME/workers.
-# WORKER names another program than target/release/rabbitry-worker; its workers are seen while it does.
+# WORKER names another program than the one that `make build` makes; its workers are seen while it does.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 home=${RABBITRY_HOME:-$root/.rabbitry}
 folder=$home/workers
-worker=$(realpath -m "${WORKER:-$root/target/release/rabbitry-worker}")
+worker=$(realpath -m "${WORKER:-${RELEASE:-$root/target/release}/rabbitry-worker}")
 
 # A pid may have been taken by another program since it was written down. A process that nobody has reaped runs no program.
 is_worker() {

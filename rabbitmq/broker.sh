@@ -22,12 +22,12 @@
 # that has neither RabbitMQ nor Docker.
 set -euo pipefail
 
-IMAGE=rabbitmq:4.0.9-management
+IMAGE=rabbitmq:4.3.6-management
 WAIT_SECONDS=${WAIT_SECONDS:-60}
 STOP_SECONDS=30
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 RABBITRY_HOME=${RABBITRY_HOME:-$HERE/../.rabbitry}
-mkdir -p "$RABBITRY_HOME"
+(umask 022 && mkdir -p "$RABBITRY_HOME") # the programs trust no folder that others may write
 RABBITRY_HOME=$(cd "$RABBITRY_HOME" && pwd -P)
 STATE=$RABBITRY_HOME/state.env
 B=$RABBITRY_HOME/broker
@@ -337,8 +337,9 @@ write_state() { # lines; complete or not at all, and nobody else's to read
 external_answers() { # URL
 	local rest=${1#*://} port=5672
 	[[ $1 != amqps:* ]] || port=5671
-	rest=${rest%%[/?]*}
+	# A password may hold anything, and no part of it is printed.
 	rest=${rest##*@}
+	rest=${rest%%[/?]*}
 	if [[ $rest =~ ^(.*):([0-9]+)$ ]]; then rest=${BASH_REMATCH[1]} port=${BASH_REMATCH[2]}; fi
 	rest=${rest//[\[\]]/}
 	answers "${rest:-localhost}" "$port" || { say "broker: nothing answers on ${rest:-localhost}:$port, where AMQP_URL points" >&2 && return 1; }
@@ -355,7 +356,7 @@ describe() {
 	kind=$(state BROKER_KIND)
 	say "broker: ready ($kind$(state BROKER_PID | sed 's/^./, pid &/'))"
 	if [ "$kind" = external ]; then
-		printf '  AMQP        %s\n  management  %s\n' "$(state AMQP_URL)" "$(state AMQP_MANAGEMENT_URL)" | sed -E 's#(://[^:@/]*):[^@/]*@#\1:***@#'
+		printf '  AMQP        %s\n  management  %s\n' "$(state AMQP_URL)" "$(state AMQP_MANAGEMENT_URL)" | sed -E 's#://.*@#://***@#'
 		return
 	fi
 	say "  AMQP        $(state AMQP_URL)"

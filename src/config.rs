@@ -9,12 +9,24 @@ use std::{
 use clap::{Args, ValueEnum, ValueHint};
 use url::Url;
 
-use crate::{amqp::connection::BrokerUrl, home::Home};
+use crate::{amqp::connection::BrokerUrl, exit, home::Home};
 
 /// What is wrong with the configuration, and what to do.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(pub String);
+#[error("{message}")]
+pub struct ConfigError {
+    /// What is wrong, and what to do.
+    pub message: String,
+    /// The exit code of a program that ends for it.
+    pub exit: u8,
+}
+
+impl ConfigError {
+    /// Something that has to be changed before the program is started again.
+    pub fn new(message: String) -> Self {
+        Self { message, exit: exit::CONFIG }
+    }
+}
 
 const DEFAULT_BROKER: &str = "amqp://guest:guest@127.0.0.1:5672/%2f";
 
@@ -38,7 +50,7 @@ impl BrokerArgs {
     /// [`ConfigError`] if what is named is no URL of a broker, or cannot be read.
     pub fn broker(&self) -> Result<BrokerUrl, ConfigError> {
         let setting = || setting("AMQP_URL", self.amqp_url_file.as_deref());
-        self.text()?.parse().map_err(|error| ConfigError(format!("{}: {error}", setting())))
+        self.text()?.parse().map_err(|error| ConfigError::new(format!("{}: {error}", setting())))
     }
 
     fn named(&self) -> Result<Option<String>, ConfigError> {
@@ -50,7 +62,7 @@ impl BrokerArgs {
             Some(url) => Ok(url),
             None => match state("AMQP_URL")? {
                 Some(url) => Ok(url),
-                None => default_broker(Home::find()),
+                None => default_broker(Home::find()?),
             },
         }
     }
@@ -61,10 +73,13 @@ impl BrokerArgs {
 fn default_broker(home: Option<Home>) -> Result<String, ConfigError> {
     match home.filter(Home::has_had_a_broker) {
         None => Ok(DEFAULT_BROKER.to_owned()),
-        Some(home) => Err(ConfigError(format!(
-            "the broker of {} is not running; `make up` starts it, or name another one with AMQP_URL",
-            home.path().display()
-        ))),
+        Some(home) => Err(ConfigError {
+            message: format!(
+                "the broker of {} is not running; `make up` starts it, or name another one with AMQP_URL",
+                home.path().display()
+            ),
+            exit: exit::UNAVAILABLE,
+        }),
     }
 }
 
@@ -92,9 +107,12 @@ impl ManagementArgs {
     pub fn management(&self, broker: &BrokerArgs) -> Result<Url, ConfigError> {
         let invalid = |error| {
             let example = "it looks like http://user:password@host:15672";
-            ConfigError(format!("AMQP_MANAGEMENT_URL: not a URL ({error}); {example}"))
+            ConfigError::new(format!("AMQP_MANAGEMENT_URL: not a URL ({error}); {example}"))
         };
         if let Some(named) = self.management_url.as_deref().filter(|named| !named.is_empty()) {
+            if is_login_ambiguous(named) {
+                return Err(ConfigError::new(format!("AMQP_MANAGEMENT_URL: {AMBIGUOUS_LOGIN}")));
+            }
             return Url::parse(named).map_err(invalid);
         }
         // A state file tells of its own broker only.
@@ -156,14 +174,16 @@ impl StoreArgs {
 
 /// An absolute path, so that every worker of this machine finds the same file whatever its working directory is.
 fn default_store() -> Result<String, ConfigError> {
-    let folder = match Home::find() {
-        Some(home) => std::path::absolute(home.path()).map_err(|error| ConfigError(error.to_string()))?,
+    let folder = match Home::find()? {
+        Some(home) => {
+            std::path::absolute(home.path()).map_err(|error| ConfigError::new(error.to_string()))?
+        }
         None => {
             let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
             set("XDG_DATA_HOME")
                 .or_else(|| Some(set("HOME")?.join(".local/share")))
                 .ok_or_else(|| {
-                    ConfigError(
+                    ConfigError::new(
                         "neither HOME nor DATABASE_URL is set; set DATABASE_URL=sqlite:/path/to/users.db"
                             .to_owned(),
                     )
@@ -211,15 +231,34 @@ fn named_or_in_file(
     let Some(file) = named_file(file) else {
         return Ok(value.map(ToOwned::to_owned));
     };
+    // The URL may hold a password.
+    if file.to_string_lossy().contains("://") {
+        return Err(ConfigError::new(format!(
+            "{name}_FILE holds a URL, and is to name a file; {name} takes a URL"
+        )));
+    }
     if value.is_some() {
-        return Err(ConfigError(format!("{name} and {name}_FILE are both set; leave one of them out")));
+        return Err(ConfigError::new(format!("{name} and {name}_FILE are both set; leave one of them out")));
     }
     match fs::read_to_string(file).map(|text| text.trim().to_owned()) {
-        Ok(text) if text.is_empty() => Err(ConfigError(format!("{name}_FILE ({}) is empty", file.display()))),
+        Ok(text) if text.is_empty() => {
+            Err(ConfigError::new(format!("{name}_FILE ({}) is empty", file.display())))
+        }
         Ok(text) => Ok(Some(text)),
-        Err(error) => Err(ConfigError(format!("{name}_FILE: cannot read {}: {error}", file.display()))),
+        Err(error) => Err(ConfigError::new(format!("{name}_FILE: cannot read {}: {error}", file.display()))),
     }
 }
+
+/// Whether an `@` stands behind the first `/`, `?` or `#` of a URL: mostly that one belongs to a password, which would be
+/// taken for a port, a path or parameters, and printed.
+pub fn is_login_ambiguous(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.find(['/', '?', '#']).is_some_and(|end| rest[end..].contains('@'))
+}
+
+/// What is wrong with such a URL.
+pub const AMBIGUOUS_LOGIN: &str =
+    "a / ? # or @ in the login, or an @ behind the host, is written as %2F %3F %23 or %40";
 
 fn named_file(file: Option<&OsStr>) -> Option<&Path> {
     file.filter(|file| !file.is_empty()).map(Path::new)
@@ -233,8 +272,8 @@ fn setting(name: &str, file: Option<&OsStr>) -> String {
 }
 
 fn state(key: &str) -> Result<Option<String>, ConfigError> {
-    let Some(home) = Home::find() else { return Ok(None) };
+    let Some(home) = Home::find()? else { return Ok(None) };
     home.state().map(|mut state| state.remove(key)).map_err(|error| {
-        ConfigError(format!("cannot read the state file in {}: {error}", home.path().display()))
+        ConfigError::new(format!("cannot read the state file in {}: {error}", home.path().display()))
     })
 }

@@ -3,8 +3,13 @@
 use std::{
     collections::HashMap,
     env, fs, io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
+
+use rustix::process::geteuid;
+
+use crate::config::ConfigError;
 
 /// The folder's name.
 const FOLDER: &str = ".rabbitry";
@@ -18,16 +23,47 @@ pub struct Home(PathBuf);
 
 impl Home {
     /// Finds the folder, if there is one.
-    pub fn find() -> Option<Self> {
+    ///
+    /// # Errors
+    /// [`ConfigError`] if `RABBITRY_HOME` names a folder that is not there, or the one that was found could be written by
+    /// somebody else: on a shared machine that would redirect commands, and what they hold.
+    pub fn find() -> Result<Option<Self>, ConfigError> {
         if let Some(named) = env::var_os("RABBITRY_HOME").filter(|value| !value.is_empty()) {
-            return Some(Self(PathBuf::from(named)));
+            let home = Self(PathBuf::from(named));
+            return if home.0.is_dir() { Ok(Some(home)) } else { Err(home.missing()) };
         }
         let starts = [env::current_dir(), env::current_exe()];
         let above = |start: PathBuf| {
             let mut folders = start.ancestors().map(|folder| folder.join(FOLDER));
             folders.find(|folder| folder.is_dir())
         };
-        starts.into_iter().flatten().find_map(above).map(Self)
+        let found = starts.into_iter().flatten().find_map(above).map(Self);
+        found.map(|home| home.check_owner().map(|()| home)).transpose()
+    }
+
+    fn missing(&self) -> ConfigError {
+        let folder = self.0.display();
+        ConfigError::new(format!(
+            "RABBITRY_HOME names {folder}, which is no folder; `make up` makes it, or leave RABBITRY_HOME out"
+        ))
+    }
+
+    fn check_owner(&self) -> Result<(), ConfigError> {
+        let files = STATE.iter().map(|file| self.0.join(file)).filter(|file| file.exists());
+        for path in [self.0.clone()].into_iter().chain(files) {
+            let found = fs::metadata(&path)
+                .map_err(|error| ConfigError::new(format!("cannot look at {}: {error}", path.display())))?;
+            if !is_trusted(found.uid(), found.mode(), geteuid().as_raw()) {
+                return Err(ConfigError::new(format!(
+                    "{} is not used, as others than you may write it (owner: user {}, mode: {:o}); name it with RABBITRY_HOME \
+                     if it is right, or see to it that only you or root can write it",
+                    path.display(),
+                    found.uid(),
+                    found.mode() & 0o777
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The folder.
@@ -55,6 +91,11 @@ impl Home {
         }
         Ok(state)
     }
+}
+
+/// As git does since CVE-2022-24765.
+fn is_trusted(owner: u32, mode: u32, user: u32) -> bool {
+    (owner == user || owner == 0) && mode & 0o022 == 0
 }
 
 fn parse(text: &str) -> HashMap<String, String> {
@@ -94,6 +135,14 @@ mod tests {
             assert!(!home.has_had_a_broker());
             fs::create_dir_all(folder.path().join(data)).unwrap();
             assert!(home.has_had_a_broker());
+        }
+    }
+
+    #[test]
+    fn what_others_may_write_is_not_trusted() {
+        assert!(is_trusted(1000, 0o40755, 1000) && is_trusted(0, 0o40755, 1000));
+        for (owner, mode) in [(1001, 0o40755), (1000, 0o40775), (1000, 0o40757), (0, 0o41777)] {
+            assert!(!is_trusted(owner, mode, 1000), "{owner} {mode:o}");
         }
     }
 

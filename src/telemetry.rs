@@ -24,7 +24,7 @@ const AMQP_CRATES: [&str; 5] = ["lapin", "amq_protocol", "async_rs", "io_loop", 
 /// [`ConfigError`] if the filter cannot be read.
 pub fn init(args: &LogArgs) -> Result<(), ConfigError> {
     let filter = EnvFilter::try_new(&args.log_level)
-        .map_err(|error| ConfigError(format!("RUST_LOG: {:?} is no filter: {error}", args.log_level)))?
+        .map_err(|error| ConfigError::new(format!("RUST_LOG: {:?} is no filter: {error}", args.log_level)))?
         // It would log the values of statements, which are payloads.
         .add_directive("tokio_postgres=off".parse().expect("a directive"));
     let lines = fmt::layer::<Registry>().with_writer(|| StandardError).log_internal_errors(false);

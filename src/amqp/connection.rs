@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use tracing::debug;
 use url::{Host, Url};
 
+use crate::config::{AMBIGUOUS_LOGIN, is_login_ambiguous};
 use crate::limits::{CLOSE_TIMEOUT, CONNECT_TIMEOUT, HEARTBEAT_SECONDS, POOL_SIZE};
 
 /// A broker's URL, which never shows its password.
@@ -63,6 +64,9 @@ impl FromStr for BrokerUrl {
     fn from_str(text: &str) -> Result<Self, String> {
         // The text may hold a password, so no message repeats it.
         let example = "it looks like amqp://user:password@host:5672/%2f";
+        if is_login_ambiguous(text) {
+            return Err(format!("{AMBIGUOUS_LOGIN}; {example}"));
+        }
         let url = Url::parse(text).map_err(|error| format!("not a URL ({error}); {example}"))?;
         // lapin takes the host of such a URL for "localhost" without a word.
         if matches!(url.host(), None | Some(Host::Ipv6(_))) {
@@ -232,6 +236,32 @@ mod tests {
         assert_eq!(format!("{url} {url:?}"), ["amqp://broker.example:5673/shop"; 2].join(" "));
         let refused = "amqp://ann:secret@[::1]:5672/".parse::<BrokerUrl>().unwrap_err();
         assert!(!refused.contains("secret"), "{refused}");
+    }
+
+    #[test]
+    fn no_part_of_a_password_is_ever_printed() {
+        // Pieces that no message holds by itself.
+        for password in [
+            "zq7wxj",
+            "1234/zq7wxj",
+            "zq7w?xjzq",
+            "zq7w#xjzq",
+            "zq7w@xjzq",
+            "zq7w:xjzq",
+            "5672/zq7w@xjzq",
+            "%zq7wxj",
+        ] {
+            for rest in
+                ["host:5673/shop", "host", "host/", "host:port", "[::1]/", ":5672", "host/?heartbeat=many"]
+            {
+                let text = format!("amqp://ann:{password}@{rest}");
+                let told = match text.parse::<BrokerUrl>() {
+                    Ok(url) => format!("{url} {url:?} {}", url.authority()),
+                    Err(error) => error,
+                };
+                assert!(!told.contains("zq7w") && !told.contains("xjzq"), "{text}: {told}");
+            }
+        }
     }
 
     #[test]

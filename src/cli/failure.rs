@@ -85,7 +85,7 @@ fn advice(code: &str) -> &'static str {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        Self::new(exit::CONFIG, error.0)
+        Self::new(error.exit, error.message)
     }
 }
 

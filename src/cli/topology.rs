@@ -86,7 +86,8 @@ pub(super) async fn run(broker: &BrokerArgs, args: TopologyArgs, format: Format)
 
 fn definitions(file: Option<&PathBuf>) -> Result<Definitions, ConfigError> {
     let Some(file) = file else { return Ok(Definitions::of(&[(SERVICE, COMMANDS)])) };
-    let in_file = |error: &dyn std::fmt::Display| ConfigError(format!("--file {}: {error}", file.display()));
+    let in_file =
+        |error: &dyn std::fmt::Display| ConfigError::new(format!("--file {}: {error}", file.display()));
     let text = fs::read_to_string(file).map_err(|error| in_file(&error))?;
     Definitions::parse(&text).map_err(|error| in_file(&error))
 }

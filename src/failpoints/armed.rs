@@ -37,14 +37,14 @@ struct Plan {
 /// [`ConfigError`] if a variable cannot be read.
 pub fn arm() -> Result<(), ConfigError> {
     let points = text(FAILPOINTS)?;
-    let specs = parse(&points).map_err(|error| ConfigError(format!("{FAILPOINTS}: {error}")))?;
+    let specs = parse(&points).map_err(|error| ConfigError::new(format!("{FAILPOINTS}: {error}")))?;
     if !specs.is_empty() {
         tracing::warn!(failpoints = points, "this worker fails on purpose");
     }
     let mutant = match text(MUTANT)?.as_str() {
         "" => None,
         name => Some(Mutant::named(name).ok_or_else(|| {
-            ConfigError(format!("{MUTANT}: there is no mutant {name:?}, but {}", MUTANTS.join(", ")))
+            ConfigError::new(format!("{MUTANT}: there is no mutant {name:?}, but {}", MUTANTS.join(", ")))
         })?),
     };
     if let Some(mutant) = mutant {
@@ -57,7 +57,7 @@ pub fn arm() -> Result<(), ConfigError> {
 
 fn text(variable: &str) -> Result<String, ConfigError> {
     let value = env::var_os(variable).map(OsString::into_string).transpose();
-    value.map(Option::unwrap_or_default).map_err(|_| ConfigError(format!("{variable} is not UTF-8")))
+    value.map(Option::unwrap_or_default).map_err(|_| ConfigError::new(format!("{variable} is not UTF-8")))
 }
 
 /// Whether a mistake is planted.

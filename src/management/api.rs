@@ -91,7 +91,9 @@ impl Management {
     pub fn new(url: &Url) -> Result<Self, ConfigError> {
         if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
             let example = "it looks like http://user:password@host:15672";
-            return Err(ConfigError(format!("AMQP_MANAGEMENT_URL: not an http URL with a host; {example}")));
+            return Err(ConfigError::new(format!(
+                "AMQP_MANAGEMENT_URL: not an http URL with a host; {example}"
+            )));
         }
         let decoded = |text| percent_decode_str(text).decode_utf8_lossy();
         let login = format!("{}:{}", decoded(url.username()), decoded(url.password().unwrap_or_default()));

@@ -24,7 +24,7 @@ pub(crate) struct Broker {
 impl Broker {
     /// The broker that `broker.sh up` started.
     pub(crate) fn find() -> Result<Self> {
-        let state = Home::find().context("no broker: run `make bench`")?.state()?;
+        let state = Home::find()?.context("no broker: run `make bench`")?.state()?;
         let find = |key: &str| state.get(key).with_context(|| format!("no {key}: run `make bench`"));
         Ok(Self {
             amqp: Url::parse(find("AMQP_URL")?)?,

@@ -9,7 +9,7 @@ const SCRIPT: &str = "rabbitmq/broker.sh";
 
 /// The broker's process: the one that `tests/with-broker.sh` started, never another one.
 fn pid() -> Pid {
-    let state = Home::find().and_then(|home| home.state().ok()).unwrap_or_default();
+    let state = Home::find().ok().flatten().and_then(|home| home.state().ok()).unwrap_or_default();
     let pid = state.get("BROKER_PID").and_then(|pid| pid.parse().ok()).and_then(Pid::from_raw);
     pid.expect("the broker is a process of this home; run this by `make faults`")
 }

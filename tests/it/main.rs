@@ -9,6 +9,7 @@ mod engine;
 mod failpoints;
 mod fault_proxy;
 mod faults;
+mod home;
 mod import;
 mod interval;
 mod operator;

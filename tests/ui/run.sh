@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-out=$PWD/target/ui
+out=$(realpath -m "${CARGO_TARGET_DIR:-target}")/ui
 packages=(chromium chromium-driver python3-selenium)
 
 has() { command -v "$1" >/dev/null 2>&1; }
@@ -59,7 +59,8 @@ test=
 trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
-export WORKER=$PWD/target/debug/rabbitry-worker RABBITRY=$PWD/target/debug/rabbitry
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+export WORKER=$target/debug/rabbitry-worker RABBITRY=$target/debug/rabbitry
 
 cargo build --locked --bins
 rabbitmq/broker.sh up

@@ -234,16 +234,16 @@ impl Definitions {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let mut reader = serde_json::Deserializer::from_str(text);
         let definitions: Self = serde_path_to_error::deserialize(&mut reader)
-            .map_err(|error| ConfigError(format!("not a file of RabbitMQ definitions: {error}")))?;
+            .map_err(|error| ConfigError::new(format!("not a file of RabbitMQ definitions: {error}")))?;
         let vhosts = definitions.vhosts();
         if vhosts.len() > 1 {
             let example = "export one of them: GET /api/definitions/{vhost}";
-            return Err(ConfigError(format!(
+            return Err(ConfigError::new(format!(
                 "the definitions are of several virtual hosts ({vhosts:?}); {example}"
             )));
         }
         if definitions.queues.is_empty() && definitions.exchanges.is_empty() {
-            return Err(ConfigError("the definitions hold neither queues nor exchanges".to_owned()));
+            return Err(ConfigError::new("the definitions hold neither queues nor exchanges".to_owned()));
         }
         for policy in &definitions.policies {
             policy.regex()?;
@@ -284,7 +284,7 @@ impl Policy {
 
     fn regex(&self) -> Result<Regex, ConfigError> {
         Regex::new(&self.pattern).map_err(|error| {
-            ConfigError(format!("the pattern of policy {:?} cannot be read: {error}", self.name))
+            ConfigError::new(format!("the pattern of policy {:?} cannot be read: {error}", self.name))
         })
     }
 }
@@ -326,7 +326,7 @@ mod tests {
             [("{}", "neither"), ("[1]", "not a file"), (two, "several"), (pattern, "pattern of policy \"p\"")]
         {
             let refused = Definitions::parse(file).unwrap_err();
-            assert!(refused.0.contains(names), "{refused}");
+            assert!(refused.message.contains(names), "{refused}");
         }
     }
 

@@ -11,7 +11,7 @@ use tokio_postgres::{
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::tls::{self, Trust};
-use crate::{limits::CONNECT_TIMEOUT, store::OpenError};
+use crate::{config::AMBIGUOUS_LOGIN, limits::CONNECT_TIMEOUT, store::OpenError};
 
 /// Settings of every session; what the URL says in `options` comes after them. A worker that is frozen or cut off must
 /// not hold locks for ever, so the server ends what takes too long. Every statement looks up keys: the planner must
@@ -116,6 +116,10 @@ struct Parameters {
 }
 
 fn read(url: &str) -> Result<(Config, Parameters), String> {
+    // The driver takes whatever stands before the first @ for the login, but parameters are cut off before.
+    if url.split_once('?').is_some_and(|(_, query)| query.contains('@')) {
+        return Err(format!("{AMBIGUOUS_LOGIN}; {EXAMPLE}"));
+    }
     let (address, query) = url.split_once('?').unwrap_or((url, ""));
     let mut parameters = Parameters::default();
     let mut rest = Vec::new();
@@ -179,6 +183,22 @@ mod tests {
         match Address::parse(url) {
             Err(OpenError::Refused(sentence)) => sentence,
             other => panic!("{url} is not refused: {:?}", other.err()),
+        }
+    }
+
+    #[test]
+    fn no_part_of_a_password_is_ever_printed() {
+        for password in
+            ["zq7wxj", "1234/zq7wxj", "12?zq7wxj", "zq7w#xjzq", "zq7w@xjzq", "zq7w:xjzq", "%zq7wxj"]
+        {
+            for rest in ["host:5433/shop", "host", "host:port/shop", ":5432", "host/shop?sslmode=odd"] {
+                let text = format!("postgresql://ann:{password}@{rest}");
+                let told = match Address::parse(&text) {
+                    Ok(address) => format!("{} {}", address.place(), described(&text)),
+                    Err(error) => format!("{error} {}", described(&text)),
+                };
+                assert!(!told.contains("zq7w") && !told.contains("xjzq"), "{text}: {told}");
+            }
         }
     }
 

@@ -280,14 +280,14 @@ async fn a_bad_configuration_ends_with_78() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_home_whose_own_broker_is_down_ends_with_78() {
+async fn a_home_whose_own_broker_is_down_ends_with_69() {
     let stage = Stage::set().await;
     std::fs::create_dir_all(stage.place.file("broker/data")).unwrap();
     // Without a fix they would read from a broker that is somebody else's; they change nothing there.
     for args in [&["get", "ann", "--timeout", "1"][..], &["status"], &["topology", "check"]] {
         let mut command = cli(&stage.vhost, &stage.place, args);
         command.env_remove("AMQP_URL");
-        let said = run(command).await.with_code(78);
+        let said = run(command).await.with_code(69);
         let home = stage.place.file("");
         let expected =
             format!("the broker of {} is not running", home.to_str().unwrap().trim_end_matches('/'));
