@@ -61,6 +61,14 @@ pub const RESEND_AFTER: Duration = Duration::from_secs(5);
 pub const RESEND_AFTER_MAX: Duration = Duration::from_secs(60);
 /// Seconds between heartbeats, unless the broker's URL says otherwise: a dead peer is noticed after two of them.
 pub const HEARTBEAT_SECONDS: u16 = 10;
+/// How long a connection has to outlive the first direct reply to a node, for the node to be known.
+pub const DIRECT_TRIAL: Duration = Duration::from_millis(100);
+/// How long a node gets no direct replies after one of them has closed the connection; doubled each time.
+pub const DIRECT_BLOCK: Duration = Duration::from_secs(1);
+/// The longest that a node gets no direct replies.
+pub const DIRECT_BLOCK_MAX: Duration = Duration::from_secs(10 * 60);
+/// Nodes of direct replies that a worker keeps in mind.
+pub const DIRECT_NODES_MAX: usize = 256;
 /// How long acknowledgements wait for the replies before them to be written.
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a dead letter may take to be confirmed before the broker is left to move the message.

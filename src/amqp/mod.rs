@@ -8,6 +8,7 @@ pub mod client;
 pub mod connection;
 pub mod dead_letter;
 pub mod dead_letter_queue;
+mod direct;
 pub mod envelope;
 pub mod replies;
 pub mod reply_to;

@@ -3,7 +3,10 @@
 //! It lives and dies alone. A broker under a memory or disk alarm stops reading from connections that publish, and a
 //! hostile reply address may close this one; neither may hold up acknowledgements, which travel on another.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures::{FutureExt, StreamExt, future::maybe_done};
 use lapin::{
@@ -19,6 +22,7 @@ use tracing::{info, warn};
 
 use super::{
     connection::{BrokerUrl, close, connect},
+    direct::Nodes,
     short,
 };
 use crate::{
@@ -59,25 +63,32 @@ enum State {
 #[derive(Clone)]
 pub struct Replies {
     state: watch::Receiver<State>,
+    nodes: Arc<Mutex<Nodes>>,
 }
 
 impl Replies {
     /// Opens the connection and keeps it open, in a task that ends when `stop` is cancelled.
     pub fn start(url: BrokerUrl, name: String, stop: CancellationToken) -> Self {
         let (sender, state) = watch::channel(State::DownSince(Instant::now()));
-        tokio::spawn(async move { keep_open(&url, &name, &sender, &stop).await });
-        Self { state }
+        let nodes = Arc::<Mutex<Nodes>>::default();
+        let known = Arc::clone(&nodes);
+        tokio::spawn(async move { keep_open(&url, &name, &sender, &known, &stop).await });
+        Self { state, nodes }
     }
 
     /// Publishes replies, all together, and returns when they are written to the socket, or after a short time.
     ///
     /// A reply that cannot be written is dropped and counted: its caller asks again with the same id, and gets the
     /// stored reply. Returns how many were dropped. Cancel safe; replies on their way may then be sent or not.
-    pub async fn send(&self, replies: Vec<OutgoingReply>) -> usize {
+    pub async fn send(&self, mut replies: Vec<OutgoingReply>) -> usize {
+        let all = replies.len();
+        let Some(link) = self.link().await else { return all };
+        let now = std::time::Instant::now();
+        replies.retain(|reply| locked(&self.nodes).admits(&reply.reply_to, now));
+        let blocked = all - replies.len();
         if replies.is_empty() {
-            return 0;
+            return blocked;
         }
-        let Some(link) = self.link().await else { return replies.len() };
         // lapin's future resolves after the socket was written, so one after another would be a write for each. It
         // writes in order: who waits for the last one first is woken once, and finds the others written.
         let mut all: Vec<_> = replies
@@ -110,7 +121,7 @@ impl Replies {
         if lost > 0 {
             link.broken.cancel();
         }
-        lost
+        blocked + lost
     }
 
     /// What can be published on: waits a short time for a link that is being made anew, and not at all for one that
@@ -147,7 +158,17 @@ impl Replies {
     }
 }
 
-async fn keep_open(url: &BrokerUrl, name: &str, state: &watch::Sender<State>, stop: &CancellationToken) {
+fn locked(nodes: &Mutex<Nodes>) -> MutexGuard<'_, Nodes> {
+    nodes.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn keep_open(
+    url: &BrokerUrl,
+    name: &str,
+    state: &watch::Sender<State>,
+    nodes: &Mutex<Nodes>,
+    stop: &CancellationToken,
+) {
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(10));
     let mut warned = false;
     while !stop.is_cancelled() {
@@ -159,6 +180,8 @@ async fn keep_open(url: &BrokerUrl, name: &str, state: &watch::Sender<State>, st
                 let held = link.clone();
                 let reason = watch_over(&connection, link, state, stop).await;
                 state.send_replace(State::DownSince(Instant::now()));
+                // Whatever the reason was: a reply that could not be written may be the first to notice.
+                locked(nodes).closed(std::time::Instant::now());
                 close(&connection).await;
                 drop(held);
                 if stop.is_cancelled() {

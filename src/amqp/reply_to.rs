@@ -32,40 +32,44 @@ impl Trust {
             return false;
         }
         match reply_to.strip_prefix(DIRECT).and_then(|rest| rest.strip_prefix('.')) {
-            Some(address) => is_direct_address(address),
+            Some(address) => node_of_address(address).is_some(),
             None => self.patterns.iter().any(|pattern| pattern.matches(reply_to)),
         }
     }
+}
+
+/// The node that an address of direct reply-to names; nothing if it is no such address.
+pub(super) fn node_of(reply_to: &str) -> Option<String> {
+    node_of_address(reply_to.strip_prefix(DIRECT)?.strip_prefix('.')?)
 }
 
 /// An address of direct reply-to: `<base64 of a process id in Erlang's external term format>.<base64 of a key>`.
 ///
 /// RabbitMQ 3.10.8 closes the connection that publishes to anything malformed, so the check is strict: 0x83 begins
 /// an external term, 0x58 is the tag of a process id (Erlang External Term Format, `NEW_PID_EXT`).
-fn is_direct_address(address: &str) -> bool {
-    let Some((process, key)) = address.split_once('.') else { return false };
-    let term = STANDARD.decode(process).unwrap_or_default();
-    let Some(pid) = term.strip_prefix(&[0x83, 0x58]) else { return false };
-    is_pid_body(pid) && !key.is_empty() && STANDARD.decode(key).is_ok()
+fn node_of_address(address: &str) -> Option<String> {
+    let (process, key) = address.split_once('.')?;
+    let term = STANDARD.decode(process).ok()?;
+    let node = node_of_pid(term.strip_prefix(&[0x83, 0x58])?)?;
+    (!key.is_empty() && STANDARD.decode(key).is_ok()).then(|| String::from_utf8_lossy(node).into_owned())
 }
 
 /// A process id's body: the node's name as an atom, then id, serial and creation of 4 bytes each.
-fn is_pid_body(pid: &[u8]) -> bool {
+fn node_of_pid(pid: &[u8]) -> Option<&[u8]> {
     const SMALL_ATOM_UTF8: u8 = 119;
     const ATOM_UTF8: u8 = 118;
     const ATOM: u8 = 100;
-    let rest = match *pid {
-        [SMALL_ATOM_UTF8, length, ref rest @ ..] => rest.get(usize::from(length)..),
-        [ATOM_UTF8 | ATOM, high, low, ref rest @ ..] => {
-            rest.get(usize::from(u16::from_be_bytes([high, low]))..)
-        }
-        _ => None,
+    let (length, rest) = match *pid {
+        [SMALL_ATOM_UTF8, length, ref rest @ ..] => (usize::from(length), rest),
+        [ATOM_UTF8 | ATOM, high, low, ref rest @ ..] => (usize::from(u16::from_be_bytes([high, low])), rest),
+        _ => return None,
     };
-    rest.is_some_and(|numbers| numbers.len() == 12)
+    let (node, numbers) = rest.split_at_checked(length)?;
+    (numbers.len() == 12).then_some(node)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn trust(patterns: &[&str]) -> Trust {
@@ -73,7 +77,7 @@ mod tests {
         Trust::new(&patterns, vec!["users.create".to_owned(), "users.dead".to_owned()])
     }
 
-    fn direct(node: &str) -> String {
+    pub(in crate::amqp) fn direct(node: &str) -> String {
         let length = u8::try_from(node.len()).unwrap();
         let pid =
             [&[0x83, 0x58, 119, length], node.as_bytes(), &[0, 0, 3, 1, 0, 0, 0, 0, 1, 2, 3, 4]].concat();

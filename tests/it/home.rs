@@ -14,7 +14,7 @@ fn get_ann(place: &Place) -> Command {
     command
 }
 
-async fn both(place: &Place, change: impl Fn(&mut Command)) -> [Said; 2] {
+async fn both(place: &Place, change: impl Fn(&mut Command) -> &mut Command) -> [Said; 2] {
     let (mut cli, mut worker) = (get_ann(place), worker(place));
     change(&mut cli);
     change(&mut worker);
@@ -25,7 +25,7 @@ async fn both(place: &Place, change: impl Fn(&mut Command)) -> [Said; 2] {
 async fn a_home_that_is_named_and_not_there_is_refused() {
     let place = Place::new();
     let nowhere = place.file("nowhere");
-    for said in both(&place, |command| drop(command.env("RABBITRY_HOME", &nowhere))).await {
+    for said in both(&place, |command| command.env("RABBITRY_HOME", &nowhere)).await {
         let said = said.with_code(78);
         assert!(said.err.contains("RABBITRY_HOME") && said.err.contains("nowhere"), "{}", said.err);
     }
@@ -40,7 +40,7 @@ async fn a_home_that_others_may_write_is_refused_unless_it_is_named() {
     fs::write(home.join("state.env"), "AMQP_URL=amqp://guest:guest@127.0.0.1:1/\n").unwrap();
     for (path, mode, trusted) in [(&home, 0o777, 0o755), (&home.join("state.env"), 0o666, 0o600)] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-        for said in both(&place, |command| drop(command.env_remove("RABBITRY_HOME"))).await {
+        for said in both(&place, |command| command.env_remove("RABBITRY_HOME")).await {
             let said = said.with_code(78);
             assert!(said.err.contains("others than you may write"), "{}", said.err);
         }

@@ -1,7 +1,10 @@
 //! Hostile reply addresses.
 
+use std::time::Duration;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
-use lapin::BasicProperties;
+use futures::{FutureExt, StreamExt};
+use lapin::{BasicProperties, options::BasicConsumeOptions, types::FieldTable};
 use serde_json::json;
 
 use crate::support::users::{Stage, body, new_user, points, status, wait_for_points};
@@ -91,6 +94,40 @@ async fn an_address_of_an_unknown_node_costs_its_own_reply_and_nothing_else() {
     let log = stage.end(worker, &[]).await;
     // On brokers that close the connection for it, the worker opened another; the commands' own was not touched.
     assert!(!log.contains("session ended"), "{log}");
+}
+
+/// RabbitMQ 3.10.8 closes the connection that publishes to such an address, and takes along what others wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_of_an_unknown_node_cost_others_a_few_replies_at_most() {
+    let mut stage = Stage::set().await;
+    let worker = stage.worker().await;
+    stage.ask("create", new_user("ann", 0)).await;
+    let direct = "amq.rabbitmq.reply-to";
+    let channel = &stage.vhost.channel;
+    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    let consume = channel.basic_consume(direct.into(), "".into(), options, FieldTable::default());
+    let mut answers = consume.await.unwrap();
+    let (hostile, get) = (unknown_node(), json!({"username": "ann"}));
+    let (asked, mut answered) = (300, 0);
+    let mut pace = tokio::time::interval(Duration::from_millis(25));
+    for n in 0..asked {
+        pace.tick().await;
+        if n % 10 == 0 {
+            stage.send("get", &get, BasicProperties::default().with_reply_to(hostile.as_str().into())).await;
+        }
+        stage.send("get", &get, BasicProperties::default().with_reply_to(direct.into())).await;
+        while let Some(Some(answer)) = answers.next().now_or_never() {
+            answer.unwrap();
+            answered += 1;
+        }
+    }
+    while let Ok(Some(answer)) = tokio::time::timeout(Duration::from_secs(3), answers.next()).await {
+        answer.unwrap();
+        answered += 1;
+    }
+    let lost = asked - answered;
+    assert!(lost <= asked / 10, "{lost} of {asked} replies were lost");
+    stage.end(worker, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
