@@ -423,13 +423,14 @@ up() {
 		wait_for still_running || die "the broker runs but does not answer. Look at $LOG, or run \`down\` and \`up\`."
 	fi
 	[ -f "$STATE" ] || check_topology
+	local was_running=$kind
 	kind=$(running)
 	write_state \
 		"AMQP_URL=amqp://guest:guest@127.0.0.1:$P_AMQP/%2f" "AMQP_MANAGEMENT_URL=http://guest:guest@127.0.0.1:$P_MANAGEMENT" \
 		"BROKER_KIND=$kind" "BROKER_PID=$(node_pid)" "BROKER_PROMETHEUS_PORT=$P_PROMETHEUS" \
 		"BROKER_NODE=$([ "$kind" = docker ] || cat "$B/node-name")" "BROKER_EPMD_PORT=$P_EPMD"
 	STARTED=
-	describe
+	if [ -n "$was_running" ]; then say "broker: ready ($kind), it ran already"; else describe; fi
 	if [[ "$(http GET /api/health/checks/alarms || true)" == "HTTP/1.1 503 "* ]]; then
 		say "broker: WARNING: it lacks disk space (less than 1 GB is free) or memory, and accepts no messages until there is more" >&2
 	fi

@@ -173,6 +173,10 @@ pub async fn take(pool: &Pool, url: &BrokerUrl) -> Result<Connection, ConnectErr
         Err(PoolError::Backend(error)) if is_refusal(&error) => {
             Err(ConnectError::NotPermitted { broker, reason: error.to_string() })
         }
+        // The pool's own words would say no more than that there is no connection.
+        Err(PoolError::Backend(error)) => {
+            Err(ConnectError::Unreachable { broker, reason: error.to_string() })
+        }
         Err(error) => Err(ConnectError::Unreachable { broker, reason: error.to_string() }),
     }
 }

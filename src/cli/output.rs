@@ -7,6 +7,7 @@ use std::{
 };
 
 use comfy_table::{CellAlignment, Table, presets};
+use rustix::termios::tcgetwinsize;
 use serde_json::{Value, json};
 
 use super::Failure;
@@ -113,9 +114,30 @@ fn users_table(users: &[User]) -> Table {
     table
 }
 
-/// Prints a table without the padding at the ends of its lines.
+/// Prints a table.
 pub(super) fn print_table(table: &Table) -> Result<(), Failure> {
-    table.lines().try_for_each(|line| print(line.trim_end()))
+    print(&lines_of(table))
+}
+
+/// A table without the padding at the ends of its lines; on a terminal no line is longer than that is wide, as a table whose
+/// lines are broken cannot be read. So what is cut off stands last.
+pub(super) fn lines_of(table: &Table) -> String {
+    let width = tcgetwinsize(stdout()).ok().map(|size| usize::from(size.ws_col)).filter(|width| *width > 0);
+    let lines: Vec<_> = table.lines().map(|line| cut_to(line.trim_end(), width)).collect();
+    lines.join("\n")
+}
+
+fn cut_to(line: &str, width: Option<usize>) -> String {
+    match width {
+        Some(width) if line.chars().count() > width => line.chars().take(width - 1).chain(['…']).collect(),
+        _ => line.to_owned(),
+    }
+}
+
+/// `1 command`, `2 commands`.
+pub(super) fn counted(count: impl Into<u64>, what: &str) -> String {
+    let count = count.into();
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// An empty table in the style of this program.

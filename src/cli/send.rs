@@ -261,7 +261,13 @@ async fn run_lines(producer: Producer, args: SendArgs) -> Result<(), Failure> {
     }
     match last_failure {
         Some(failure) => Err(failure),
-        None if refused > 0 => Err(Failure::new(exit::REFUSED, format!("{refused} commands were refused"))),
+        None if refused > 0 => Err(Failure::new(
+            exit::REFUSED,
+            format!(
+                "{} refused",
+                if refused == 1 { "1 command was".to_owned() } else { format!("{refused} commands were") }
+            ),
+        )),
         None => Ok(()),
     }
 }

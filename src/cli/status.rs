@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     Failure,
-    output::{Format, print, printable, table},
+    output::{Format, counted, lines_of, print, printable, table},
     seconds,
 };
 use crate::{
@@ -97,16 +97,19 @@ fn for_people(status: &Status) -> String {
         text.push_str(&format!("ALARM: {alarm}\n"));
     }
     if status.blocked_publishers > 0 {
-        text.push_str(&format!("{} publishing connections are blocked\n", status.blocked_publishers));
+        let blocked =
+            counted(u64::try_from(status.blocked_publishers).unwrap_or(u64::MAX), "blocked publisher");
+        text.push_str(&format!("{blocked}\n"));
     }
-    text.push_str(&format!("\n{}\n\n", queues_table(status)));
+    text.push_str(&format!("\n{}\n\n", lines_of(&queues_table(status))));
     if status.queues.iter().any(|queue| queue.missing) {
         text.push_str("queues are missing: `rabbitry topology apply` creates them\n");
     }
     match status.dead_letters {
         Some(0) => text.push_str("no dead letters\n"),
         Some(count) => {
-            text.push_str(&format!("{count} dead letters: `rabbitry dead-letters list` shows them\n"))
+            let letters = counted(count, "dead letter");
+            text.push_str(&format!("{letters}: `rabbitry dead-letters list` shows them\n"))
         }
         None => {}
     }
@@ -148,5 +151,5 @@ fn workers_for_people(workers: &[Worker]) -> String {
         let store = worker.store.as_deref().unwrap_or("-");
         table.add_row([printable(&worker.process), printable(store), printable(&connections)]);
     }
-    table.to_string()
+    lines_of(&table)
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{
     Failure,
-    output::{Format, print, table},
+    output::{Format, print, print_table, table},
 };
 use crate::{
     config::{BrokerArgs, ConfigError, ManagementArgs},
@@ -120,13 +120,13 @@ fn report(applied: &Applied, vhost: &str, format: Format) -> Result<(), Failure>
         });
         return print(&json!({"vhost": vhost, "objects": objects.collect::<Vec<_>>()}).to_string());
     }
-    let mut table = table(&["KIND", "NAME", "", "STATE"]);
+    let mut table = table(&["KIND", "STATE", "NAME", ""]);
     for (object, state) in &rows {
-        table.add_row([object.kind, object.name.as_str(), object.description.as_str(), state]);
+        table.add_row([object.kind, state, object.name.as_str(), object.description.as_str()]);
     }
-    print(&table.to_string())?;
+    print_table(&table)?;
     if rows.iter().all(|(_, state)| *state == "was there") {
-        print(&format!("everything on virtual host {vhost:?} is as it is wanted; nothing was changed"))?;
+        print(&format!("everything on virtual host {vhost:?} is as it is wanted"))?;
     }
     Ok(())
 }

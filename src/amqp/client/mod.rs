@@ -115,7 +115,7 @@ pub enum CallError {
     #[error("the broker refused the command {0} again and again: its queue is full; try again later")]
     Refused(String),
     /// The outcome is not known: some try may have been taken, whatever became of the others.
-    #[error("no {what} within {} s", .waited.as_secs_f64())]
+    #[error("no {what} within {} s", (.waited.as_secs_f64() * 10.0).round() / 10.0)]
     Timeout {
         /// What did not come: a confirm, or a reply.
         what: &'static str,

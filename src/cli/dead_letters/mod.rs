@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::{
     Failure,
-    output::{Format, note, print, printable, table},
+    output::{Format, counted, note, print, print_table, printable, table},
 };
 use crate::{
     amqp::{
@@ -29,8 +29,12 @@ use crate::{
     config::BrokerArgs,
     exit,
     limits::{DEAD_LETTERS_LOOKED_AT, DEAD_LETTERS_LOOKED_AT_MAX},
+    service::Code,
     telemetry::report,
-    users::{SERVICE, commands::COMMANDS},
+    users::{
+        SERVICE,
+        commands::{COMMANDS, REFUSALS},
+    },
 };
 use show::{detailed, json_of, row, summary};
 
@@ -97,7 +101,7 @@ const NONE: &str = "no dead letter matches";
 pub(super) struct Selection {
     /// Why they died: a problem's code (malformed, invalid, internal, …), or what the broker says (expired, rejected,
     /// `delivery_limit`, maxlen)
-    #[arg(long, value_name = "CODE")]
+    #[arg(long, value_name = "CODE", value_parser = PossibleValuesParser::new(reasons()))]
     reason: Option<String>,
     /// The command they were
     #[arg(long, value_parser = PossibleValuesParser::new(COMMANDS.iter().map(|command| command.name)))]
@@ -114,6 +118,12 @@ pub(super) struct Selection {
     /// How many letters are looked at, from the oldest on
     #[arg(long, value_name = "N", default_value_t = DEAD_LETTERS_LOOKED_AT, value_parser = limit())]
     limit: u32,
+}
+
+/// Why a message can be dead-lettered: the codes of problems, and what the broker calls its own reasons.
+fn reasons() -> impl Iterator<Item = &'static str> {
+    let codes = Code::SHARED.iter().chain(&REFUSALS).map(|code| code.name);
+    codes.chain(["expired", "rejected", "delivery_limit", "maxlen"])
 }
 
 impl Selection {
@@ -216,7 +226,7 @@ impl Desk {
         let mut queue = self.open().await?;
         let json = self.format == Format::Json;
         let mut summaries = Vec::new();
-        let mut table = table(&["TIME", "COMMAND", "REASON", "ID", "DETAIL"]);
+        let mut table = table(&["ID", "COMMAND", "REASON", "TIME", "DETAIL"]);
         let see = |letter: &Letter| {
             if json {
                 summaries.push(summary(letter));
@@ -231,7 +241,7 @@ impl Desk {
         if json {
             print(&json!({"depth": depth, "looked_at": taken, "letters": summaries}).to_string())?;
         } else if !table.is_empty() {
-            print(&table.to_string())?;
+            print_table(&table)?;
         } else if looked.is_ok() {
             print("no dead letters")?;
         }
@@ -307,7 +317,7 @@ impl Desk {
                 let would = sent.kept.map_or("requeued".to_owned(), |kept| format!("kept: {}", reason(kept)));
                 table.add_row([command, printable(&sent.id), would]);
             }
-            return print(&table.to_string());
+            return print_table(&table);
         }
         print(&format!("{requeued} requeued, {} kept", sent.len() - requeued))
     }
@@ -346,7 +356,8 @@ impl Desk {
 
 /// Asks a person. Meanwhile the letters are held.
 async fn asked(count: usize) -> Result<bool, Failure> {
-    report(format_args!("drop {count} dead letters for good? [y/N]"));
+    let letters = counted(count as u64, "dead letter");
+    report(format_args!("drop {letters} for good? [y/N]"));
     let mut answer = String::new();
     BufReader::new(tokio::io::stdin())
         .read_line(&mut answer)

@@ -24,7 +24,7 @@ pub(super) fn row(letter: &Letter) -> [String; 5] {
     }
     let command = letter.command.as_ref().or(letter.queue.as_ref()).cloned();
     let time = letter.at.map_or_else(|| "-".to_owned(), time);
-    [time, known(&command), known(&letter.reason), printable(&letter.id), detail]
+    [printable(&letter.id), known(&command), known(&letter.reason), time, detail]
 }
 
 /// An element of `list` as JSON.

@@ -3,8 +3,14 @@
 use std::time::Duration;
 
 use futures::FutureExt;
-use lapin::BasicProperties;
-use tokio::{task::block_in_place, time::sleep};
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
+use tokio::{
+    task::block_in_place,
+    time::{Instant, sleep},
+};
 use wildmatch::WildMatch;
 
 use super::Cell;
@@ -26,6 +32,10 @@ pub fn cells() -> Vec<Cell> {
         cell("both lines flapping", |stage| resets(stage, true, true).boxed_local()),
         cell("workers' line reset at a locked store", |stage| reset_at_locked_store(stage).boxed_local()),
         cell("workers' line cut within a frame", |stage| cut(stage).boxed_local()).quick(),
+        cell("reset while a session begins", |stage| beginning(stage, Harm::Reset).boxed_local()).quick(),
+        cell("closed while a session begins", |stage| beginning(stage, Harm::Close).boxed_local()),
+        cell("garbage while a session begins", |stage| beginning(stage, Harm::Garbage).boxed_local()),
+        cell("frame too large while a session begins", |stage| outgrown(stage).boxed_local()),
         cell("workers' line half open", |stage| silent(stage, Direction::Both, true).boxed_local()),
         cell("workers hear nothing", |stage| silent(stage, Direction::ToClient, true).boxed_local()),
         cell("workers are not heard", |stage| silent(stage, Direction::ToServer, true).boxed_local()),
@@ -79,6 +89,81 @@ async fn cut(stage: &mut Stage) {
         stage.workers_line.cut_after(direction, stage.rng.u64(1..20_000));
     };
     stage.until_over(Duration::from_millis(700), cut).await;
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Harm {
+    Reset,
+    Close,
+    Garbage,
+}
+
+/// Workers open their connections again and again, and each time something happens meanwhile.
+async fn beginning(stage: &mut Stage, harm: Harm) {
+    let before = stage.workers_line.counters().connections;
+    let harm = async |stage: &mut Stage| {
+        // All of them begin anew.
+        stage.workers_line.reset();
+        for _ in 0..8 {
+            match harm {
+                Harm::Close => {
+                    sleep(Duration::from_millis(stage.rng.u64(0..60))).await;
+                    stage.workers_line.close();
+                }
+                _ => {
+                    let direction = if stage.rng.bool() { Direction::ToServer } else { Direction::ToClient };
+                    let bytes = stage.rng.u64(1..4_000);
+                    match harm {
+                        Harm::Garbage => stage.workers_line.garble_after(direction, bytes),
+                        _ => stage.workers_line.cut_after(direction, bytes),
+                    }
+                    sleep(Duration::from_millis(stage.rng.u64(5..60))).await;
+                }
+            }
+        }
+    };
+    stage.until_over(Duration::from_millis(200), harm).await;
+    stage.workers_line.heal();
+    stage.workers_line.reset();
+    if stage.workers_line.counters().connections < before + 10 {
+        stage.wrong("the fault did not happen: the workers opened hardly any connection");
+    }
+    all_consume(stage).await;
+}
+
+/// Longer than a session may take to be opened, and the longest pause between two.
+const CONSUMING_MAX: Duration = Duration::from_secs(60);
+
+/// No worker that lives may be left without a session: it is not enough that others do its work.
+async fn all_consume(stage: &mut Stage) {
+    let workers = stage.fleet.size();
+    let until = Instant::now() + CONSUMING_MAX;
+    for queue in ["users.create", "users.get", "users.award", "users.promote", "users.list"] {
+        loop {
+            let (_, consumers) = stage.vhost.counts(queue).await;
+            if usize::try_from(consumers).is_ok_and(|consumers| consumers == workers) {
+                break;
+            }
+            if Instant::now() > until {
+                return stage.wrong(format!("{consumers} of {workers} workers consume {queue}"));
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// Messages that fill a frame do not fit into one when the broker delivers them again, as it counts deliveries in a header.
+async fn outgrown(stage: &mut Stage) {
+    let mut headers = FieldTable::default();
+    headers.insert("h".into(), AMQPValue::LongString(vec![b'x'; 131_039].into()));
+    let properties = BasicProperties::default().with_headers(headers);
+    for _ in 0..3 {
+        stage.vhost.publish("users.list", b"{\"limit\":-1}", properties.clone()).await;
+        // Mostly it is in a worker's hands when that is killed; if not, it was dead-lettered as any other.
+        stage.kill_all();
+        stage.go_on(0.3).await;
+    }
+    all_consume(stage).await;
 }
 
 async fn silent(stage: &mut Stage, direction: Direction, workers: bool) {

@@ -160,6 +160,12 @@ impl Proxy {
         self.lay(Trap::new(direction, Place::After(bytes)));
     }
 
+    /// Puts garbage into the first connection that has passed so many more bytes in a direction. Takes the place of a trap
+    /// that was set before.
+    pub fn garble_after(&self, direction: Direction, bytes: u64) {
+        self.lay(Trap::new(direction, Place::GarbageAfter(bytes)));
+    }
+
     /// Cuts the first connection that passes a needle in a direction: after it nothing that comes back is passed on,
     /// and when the answer is among it, there is a RST to both peers. So the one has done its work, and the other does
     /// not know. With an empty answer the first byte that comes back is taken for it.

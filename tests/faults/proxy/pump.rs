@@ -19,6 +19,9 @@ use super::{
     trap::{Verdict, Watch, Withheld},
 };
 
+/// Bytes that are no frame of AMQP: none begins with this octet.
+const GARBAGE: [u8; 16] = [0xA5; 16];
+
 const CHUNK_BYTES: usize = 16 * 1024;
 /// What may wait under a rule that holds bytes back; with more the sender has to wait, as with a full socket.
 const CHUNKS_WAITING: usize = 64;
@@ -188,6 +191,9 @@ impl Writer<'_> {
                 Verdict::CutAfter(count) => {
                     self.write(&piece[..count]).await;
                     return Err(Break::ByTrap);
+                }
+                Verdict::GarbageAfter(count) => {
+                    self.write(&[&piece[..count], &GARBAGE, &piece[count..]].concat()).await;
                 }
             }
             bytes = rest;

@@ -19,6 +19,9 @@ pub struct Trap {
 pub enum Place {
     /// After so many bytes of a connection since the trap was set.
     After(u64),
+    /// After so many bytes of a connection since the trap was set, bytes that are none of the protocol's are put in.
+    /// Nothing is cut.
+    GarbageAfter(u64),
     /// After the needle has passed, what comes back is withheld, and the connection is cut when that holds the answer.
     At { needle: Vec<u8>, answer: Vec<u8> },
 }
@@ -43,6 +46,8 @@ pub enum Verdict {
     Withhold,
     /// So many of them pass.
     CutAfter(usize),
+    /// They pass, with something else behind so many of them.
+    GarbageAfter(usize),
 }
 
 /// How far one direction of a connection is on the way to the trap.
@@ -70,11 +75,15 @@ impl Watch {
             *self = Self { trap: Some(Arc::clone(trap)), ..Self::new(self.side) };
         }
         match &trap.place {
-            Place::After(count) => {
+            Place::After(count) | Place::GarbageAfter(count) => {
                 let before = self.passed;
                 self.passed += bytes.len() as u64;
                 if self.passed >= *count && trap.springs() {
-                    return Verdict::CutAfter(usize::try_from(count - before).unwrap_or(bytes.len()));
+                    let count = usize::try_from(count - before).unwrap_or(bytes.len());
+                    return match trap.place {
+                        Place::GarbageAfter(_) => Verdict::GarbageAfter(count),
+                        _ => Verdict::CutAfter(count),
+                    };
                 }
             }
             Place::At { needle, answer } => {

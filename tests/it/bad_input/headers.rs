@@ -2,7 +2,7 @@
 
 use lapin::{
     BasicProperties,
-    types::{AMQPValue, FieldTable},
+    types::{AMQPValue, FieldArray, FieldTable},
 };
 use serde_json::json;
 
@@ -25,6 +25,26 @@ async fn a_forged_delivery_count_makes_no_message_a_suspect() {
     }
     let log = stage.end(worker, &[]).await;
     assert!(!log.contains("one by one"), "{log}");
+}
+
+/// The broker drops a message that it takes for one that goes round in circles by this header, when it moves it to the
+/// dead-letter queue itself. What a worker moves there is safe.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_history_of_dead_letters_loses_nothing_that_a_worker_dead_letters() {
+    let stage = Stage::set().await;
+    let worker = stage.worker().await;
+    let mut death = FieldTable::default();
+    for (name, value) in [("queue", "users.dead"), ("exchange", "users.dead"), ("reason", "expired")] {
+        death.insert(name.into(), AMQPValue::LongString(value.into()));
+    }
+    death.insert("count".into(), AMQPValue::LongLongInt(3));
+    let history = FieldArray::from(vec![AMQPValue::FieldTable(death)]);
+    let forged = with_header(BasicProperties::default(), "x-death", AMQPValue::FieldArray(history));
+    stage.send("create", &json!({"odd": true}), forged).await;
+    stage.vhost.wait_for_messages("users.dead", 1).await;
+    let dead = stage.vhost.take("users.dead").await.delivery;
+    assert_eq!(header_text(&dead, "code"), "invalid");
+    stage.end(worker, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

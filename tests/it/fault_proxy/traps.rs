@@ -42,6 +42,17 @@ async fn a_cut_lets_no_byte_more_pass_however_small_the_packets_are() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn garbage_is_put_in_after_exactly_so_many_bytes_and_only_once() {
+    let stage = Stage::start().await;
+    let (mut pair, bytes) = (stage.connect().await, pattern(40_000));
+    stage.proxy.garble_after(Direction::ToServer, 33_333);
+    let (_, got) = tokio::join!(pair.client.write_all(&bytes), take(&mut pair.server, bytes.len() + 16));
+    assert_eq!(got, [&bytes[..33_333], &[0xA5; 16], &bytes[33_333..]].concat());
+    pair.assert_passes().await;
+    assert_eq!(stage.proxy.counters().cuts, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_connection_is_counted_for_itself() {
     let stage = Stage::start().await;
     let (mut quiet, mut busy) = (stage.connect().await, stage.connect().await);
