@@ -94,8 +94,8 @@ pub trait Service: Serialize + Send + Sync + Sized + 'static {
     fn apply(&self, rows: &mut Rows<Self::Entity>) -> Result<(u16, Vec<u8>), Problem>;
 }
 
-/// Makes a [`Service`](crate::Service): an enum with a variant for each of its commands, a
-/// [`Command`](crate::Command).
+/// Makes a [`Service`]: an enum with a variant for each of its commands, a
+/// [`Command`].
 #[macro_export]
 macro_rules! service {
     ($(#[$about:meta])* $vis:vis enum $name:ident($service:literal) of $entity:ty {

@@ -16,6 +16,7 @@ use crate::{
     check::{
         self, End, Violation,
         end::{DeadLetter, Depth},
+        outcome::is_transient,
     },
     gauge::Gauge,
     history::{Action, Answer},
@@ -235,6 +236,7 @@ fn misuse(asks: &[Ask]) -> Vec<Violation> {
     let accepted = misused.flat_map(|ask| {
         ask.replies
             .iter()
+            .filter(|reply| !is_transient(reply))
             .filter(|reply| !(reply.status == 422 && has(&reply.body, "idempotency_conflict")))
             .map(|reply| {
                 let body = String::from_utf8_lossy(&reply.body);
@@ -250,7 +252,7 @@ fn deadlines(asks: &[Ask]) -> Vec<Violation> {
     let both = asks.iter().filter(|ask| {
         let writes = !matches!(&ask.what, What::Command(action) if action.is_read());
         let late = ask.replies.iter().any(|reply| reply.status == 504);
-        writes && late && ask.replies.iter().any(|reply| reply.status < 500)
+        writes && late && results(ask).next().is_some()
     });
     both.map(|ask| wrong("deadline", format!("{} was both executed and too late: {:?}", ask.id, ask.replies)))
         .take(8)
@@ -283,7 +285,7 @@ fn arrays(asks: &[Ask], end: &End) -> Vec<Violation> {
 
 /// The replies that are not about a fault of ours.
 fn results(ask: &Ask) -> impl Iterator<Item = &Answer> {
-    ask.replies.iter().filter(|reply| reply.status < 500)
+    ask.replies.iter().filter(|reply| !is_transient(reply))
 }
 
 fn has(body: &[u8], text: &str) -> bool {

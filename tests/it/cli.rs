@@ -25,6 +25,7 @@ impl Stage {
         let mut command = program("script", &self.place);
         let line = format!("{} {arguments}", env!("CARGO_BIN_EXE_rabbitry"));
         command.env("AMQP_URL", self.vhost.url_text()).args(["-qec", &line, "/dev/null"]);
+        command.env("AMQP_MANAGEMENT_URL", self.vhost.management_url().as_str());
         run(command).await.with_code(0).out.replace('\r', "")
     }
 

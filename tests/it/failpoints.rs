@@ -263,7 +263,9 @@ async fn what_cannot_be_read_ends_a_worker_with_78() {
         ("RABBITRY_FAILPOINTS", "mid_batch=error", "mid_batch cannot return an error"),
         ("RABBITRY_MUTANT", "no-inbocks", "there is no mutant \"no-inbocks\", but ack-before-commit"),
     ] {
-        let said = run(armed(&vhost, &place, variable, text)).await.with_code(78);
+        let mut command = armed(&vhost, &place, variable, text);
+        command.env("LOG_FORMAT", "text");
+        let said = run(command).await.with_code(78);
         assert!(said.err.contains(variable) && said.err.contains(told), "{}", said.err);
     }
 }

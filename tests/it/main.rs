@@ -12,6 +12,7 @@ mod faults;
 mod home;
 mod import;
 mod interval;
+mod make;
 mod operator;
 mod other_clients;
 mod postgres_only;

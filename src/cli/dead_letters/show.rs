@@ -168,7 +168,7 @@ mod tests {
         let letter = letter(b"{\x1b]0;x\x07\n}");
         let shown = format!("{}{}", row(&letter).join(" "), detailed(&letter));
         assert!(!shown.contains(|c: char| c.is_control() && c != '\n'), "{shown:?}");
-        assert!(shown.contains("2023-11-14T22:13:20Z create malformed m1"), "{shown:?}");
+        assert!(shown.contains("m1 create malformed 2023-11-14T22:13:20Z"), "{shown:?}");
         assert!(row(&letter)[4].ends_with('…'));
     }
 

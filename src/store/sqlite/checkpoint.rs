@@ -7,10 +7,10 @@
 use std::{
     io,
     sync::mpsc::{Receiver, SyncSender, sync_channel},
-    thread::{self, JoinHandle},
+    thread,
 };
 
-use super::{connection::open_for_reading, lane::wait_for, place::Place, session::Session};
+use super::{connection::open_for_reading, lane::End, place::Place, session::Session};
 use crate::{failpoints::failpoint, store::OpenError};
 
 /// Commands that are written before the log is moved: each changes one or two pages of 4 KiB.
@@ -20,7 +20,7 @@ const COMMANDS: usize = 1000;
 pub(super) struct Checkpointer {
     /// There until it is dropped.
     due: Option<SyncSender<()>>,
-    thread: JoinHandle<()>,
+    end: End,
     written: usize,
 }
 
@@ -31,11 +31,15 @@ impl Checkpointer {
         let session = Session::begin(place, open_for_reading)?;
         // One to come is enough: it moves everything there is.
         let (due, checkpoints) = sync_channel(1);
-        let thread = thread::Builder::new()
+        let (held, end) = End::of_thread();
+        thread::Builder::new()
             .name("sqlite-checkpoint".to_owned())
-            .spawn(move || run(session, &checkpoints))
+            .spawn(move || {
+                let _held = held;
+                run(session, &checkpoints);
+            })
             .map_err(|error: io::Error| super::place::failed("start a thread for", &path, &error))?;
-        Ok(Self { due: Some(due), thread, written: 0 })
+        Ok(Self { due: Some(due), end, written: 0 })
     }
 
     /// Tells of commands that were committed.
@@ -52,7 +56,7 @@ impl Checkpointer {
 impl Drop for Checkpointer {
     fn drop(&mut self) {
         drop(self.due.take());
-        wait_for(&self.thread);
+        self.end.wait();
     }
 }
 

@@ -2,12 +2,13 @@
 
 use std::{
     any::Any,
+    convert::Infallible,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
-    thread::{self, JoinHandle},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -49,21 +50,30 @@ pub(super) trait Work: Sized {
 pub(super) struct Lane<S> {
     /// There until it is dropped.
     jobs: Option<Sender<Job<S>>>,
-    thread: JoinHandle<()>,
+    end: End,
 }
 
 impl<S> Drop for Lane<S> {
     fn drop(&mut self) {
         drop(self.jobs.take());
-        wait_for(&self.thread);
+        self.end.wait();
     }
 }
 
-/// Waits until a thread has ended, but not for ever: another process may be frozen while it holds the write lock.
-pub(super) fn wait_for(thread: &JoinHandle<()>) {
-    let until = Instant::now() + CLOSE_TIMEOUT;
-    while !thread.is_finished() && Instant::now() < until {
-        thread::sleep(Duration::from_millis(1));
+/// The end of a thread, which holds the sender until it has dropped everything else.
+pub(super) struct End(Mutex<Receiver<Infallible>>);
+
+impl End {
+    pub(super) fn of_thread() -> (Sender<Infallible>, Self) {
+        let (held, end) = mpsc::channel();
+        (held, Self(Mutex::new(end)))
+    }
+
+    /// Waits for it, but not for ever: another process may be frozen while it holds the write lock.
+    pub(super) fn wait(&mut self) {
+        let end = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Nothing is ever sent.
+        let _ = end.recv_timeout(CLOSE_TIMEOUT);
     }
 }
 
@@ -77,20 +87,24 @@ impl<S: Send + Sync + 'static> Lane<S> {
     ) -> Result<Self, OpenError> {
         let (jobs, queue) = mpsc::channel();
         let (opened, is_open) = oneshot::channel();
-        let work = move || match open() {
-            Err(error) => drop(opened.send(Err(error))),
-            Ok(worker) => {
-                if opened.send(Ok(())).is_ok() {
-                    run(worker, &queue);
+        let (held, end) = End::of_thread();
+        let work = move || {
+            let _held = held;
+            match open() {
+                Err(error) => drop(opened.send(Err(error))),
+                Ok(worker) => {
+                    if opened.send(Ok(())).is_ok() {
+                        run(worker, &queue);
+                    }
                 }
             }
         };
-        let thread = thread::Builder::new()
+        thread::Builder::new()
             .name(name.to_owned())
             .spawn(work)
             .map_err(|error| OpenError::Unavailable(Unavailable(error.into())))?;
         is_open.await.map_err(|_| OpenError::Unavailable(ended()))??;
-        Ok(Self { jobs: Some(jobs), thread })
+        Ok(Self { jobs: Some(jobs), end })
     }
 
     /// Queues a batch. If the future is dropped, the batch is left out unless it has begun.

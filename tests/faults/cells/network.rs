@@ -5,11 +5,12 @@ use std::time::Duration;
 use futures::FutureExt;
 use lapin::{
     BasicProperties,
+    options::QueuePurgeOptions,
     types::{AMQPValue, FieldTable},
 };
 use tokio::{
     task::block_in_place,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use wildmatch::WildMatch;
 
@@ -157,13 +158,27 @@ async fn outgrown(stage: &mut Stage) {
     let mut headers = FieldTable::default();
     headers.insert("h".into(), AMQPValue::LongString(vec![b'x'; 131_039].into()));
     let properties = BasicProperties::default().with_headers(headers);
-    for _ in 0..3 {
+    let messages = 3;
+    for _ in 0..messages {
         stage.vhost.publish("users.list", b"{\"limit\":-1}", properties.clone()).await;
         // Mostly it is in a worker's hands when that is killed; if not, it was dead-lettered as any other.
         stage.kill_all();
         stage.go_on(0.3).await;
     }
     all_consume(stage).await;
+    let dead = async {
+        while stage.vhost.ready("users.dead").await < messages {
+            sleep(Duration::from_millis(50)).await
+        }
+    };
+    if timeout(CONSUMING_MAX, dead).await.is_err() {
+        stage.wrong("a message that outgrew its frame is not dead-lettered");
+    }
+    // Nor can the checkers read them. A worker that is killed between publishing a copy and acknowledging leaves two.
+    let purged = stage.vhost.channel.queue_purge("users.dead".into(), QueuePurgeOptions::default()).await;
+    if !matches!(purged, Ok(purged) if (messages..=2 * messages).contains(&purged)) {
+        stage.wrong(format!("there are other dead letters than those that were sent: {purged:?}"));
+    }
 }
 
 async fn silent(stage: &mut Stage, direction: Direction, workers: bool) {

@@ -8,7 +8,7 @@ mod effects;
 pub mod end;
 pub mod linearizable;
 mod model;
-mod outcome;
+pub mod outcome;
 mod replies;
 
 use super::history;

@@ -28,14 +28,19 @@ impl<'a> Outcome<'a> {
         }
         // A second sending may have been carried out and its reply lost. After `internal` (500) a message may be
         // delivered again, if the worker died before it had set it aside.
-        let turned_away = operation.replies.iter().any(|answer| matches!(answer.status, 503 | 504));
+        let turned_away = operation.replies.iter().any(|answer| answer.status != 500 && is_transient(answer));
         if turned_away && operation.sends == 1 { Self::Nothing } else { Self::Unknown }
     }
 }
 
 /// Whether the same id may get another answer later.
 pub fn is_transient(answer: &Answer) -> bool {
-    matches!(answer.status, 500 | 503 | 504)
+    matches!(answer.status, 500 | 503 | 504) || is_from_future(answer)
+}
+
+/// Whether a worker took the id for one that was made in the future. Another whose clock is right takes it.
+fn is_from_future(answer: &Answer) -> bool {
+    answer.status == 409 && Seen::of(answer.status, &answer.body).code() == Some("id_from_future")
 }
 
 /// Whether a repetition gets this reply again.

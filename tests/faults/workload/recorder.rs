@@ -11,7 +11,10 @@ use std::{
 
 use tokio::sync::Notify;
 
-use crate::history::{Action, Answer, History, Moment, Operation};
+use crate::{
+    check::outcome::is_remembered,
+    history::{Action, Answer, History, Moment, Operation},
+};
 
 /// What was asked for.
 #[derive(Debug, Clone)]
@@ -49,7 +52,7 @@ pub struct Ask {
 impl Ask {
     /// Whether the inbox has to know it: what was answered by an effect, or by a refusal that follows from the state.
     pub fn is_remembered(&self) -> bool {
-        self.replies.first().is_some_and(|reply| matches!(reply.status, 200 | 201 | 404 | 409))
+        self.replies.first().is_some_and(is_remembered)
     }
 }
 

@@ -202,7 +202,7 @@ async fn a_full_queue_ends_with_75() {
     };
     assert!(full.err.contains("its queue is full"), "{}", full.err);
     assert_eq!(stage.vhost.ready("users.create").await, taken);
-    let waiting = stage.rabbitry(&[&CREATE[..], &["--timeout", "1"]].concat()).await.with_code(75);
+    let waiting = stage.rabbitry(&[&CREATE[..], &["--timeout", "5"]].concat()).await.with_code(75);
     assert!(waiting.err.contains("its queue is full"), "{}", waiting.err);
 }
 

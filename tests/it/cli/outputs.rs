@@ -8,6 +8,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::support::{
+    eventually,
     process::{Process, Said, WorkerProcess, cli, program, run, worker},
     users::{Stage, new_user, points},
 };
@@ -109,4 +110,28 @@ async fn with_json_a_failure_is_one_object_on_standard_error() {
     wrong.env("AMQP_URL", "nonsense").args(["--json", "get", "ann"]);
     assert_eq!(failure(&run(wrong).await.with_code(78))["exit"], 78);
     stage.end(worker, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_times_and_reasons_are_written_for_people() {
+    let stage = Stage::set().await;
+    let silent = stage.rabbitry(&["get", "ann", "--timeout", "0.7"]).await.with_code(75);
+    assert!(silent.err.contains("no reply within 0.7 s"), "{}", silent.err);
+    let worker = stage.worker().await;
+    stage.send("create", &json!({"odd": true}), Default::default()).await;
+    stage.vhost.wait_for_messages("users.dead", 1).await;
+    // The broker's statistics lag behind.
+    eventually("one dead letter is counted as one", async || {
+        stage.rabbitry_on_a_terminal("status").await.contains("1 dead letter:")
+    })
+    .await;
+    let typo = stage.rabbitry(&["dead-letters", "list", "--reason", "invallid"]).await.with_code(2);
+    assert!(typo.err.contains("invalid") && typo.err.contains("delivery_limit"), "{}", typo.err);
+    stage.rabbitry(&["dead-letters", "list", "--reason", "expired"]).await.with_code(0);
+    stage.rabbitry(&["topology", "apply"]).await;
+    let mut nowhere = program(env!("CARGO_BIN_EXE_rabbitry"), &stage.place);
+    nowhere.env("AMQP_URL", "amqp://127.0.0.1:1").args(["get", "ann"]);
+    let nowhere = run(nowhere).await.with_code(69);
+    assert!(nowhere.err.contains("refused") && !nowhere.err.contains("object"), "{}", nowhere.err);
+    stage.end(worker, &[("users.dead", 1)]).await;
 }

@@ -60,7 +60,10 @@ pub fn worker(vhost: &Vhost, place: &Place) -> Command {
 /// The CLI, not started yet.
 pub fn cli(vhost: &Vhost, place: &Place, args: &[&str]) -> Command {
     let mut command = program(env!("CARGO_BIN_EXE_rabbitry"), place);
-    command.env("AMQP_URL", vhost.url_text()).args(args);
+    command
+        .env("AMQP_URL", vhost.url_text())
+        .env("AMQP_MANAGEMENT_URL", vhost.management_url().as_str())
+        .args(args);
     command
 }
 

@@ -6,6 +6,7 @@ use std::{
         fs::{MetadataExt, PermissionsExt},
         process::CommandExt,
     },
+    process::Command,
 };
 
 use serde_json::json;
@@ -52,7 +53,9 @@ async fn a_database_that_cannot_be_written_is_refused() {
     }
     fs::set_permissions(path, fs::Permissions::from_mode(0o444)).unwrap();
     let copy = folder.join("rabbitry-worker");
-    fs::copy(env!("CARGO_BIN_EXE_rabbitry-worker"), &copy).unwrap();
+    // Not by this process: a thread that forks meanwhile would hold the file open for writing, and it could not be run.
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_rabbitry-worker")).arg(&copy).status().unwrap();
+    assert!(copied.success());
     let mut command = program(copy.to_str().unwrap(), &stage.place);
     command.env("AMQP_URL", stage.vhost.url_text()).env("DATABASE_URL", &stage.place.store().url);
     command.env("RABBITRY_HOME", "").current_dir("/");
