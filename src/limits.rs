@@ -61,8 +61,8 @@ pub const RESEND_AFTER: Duration = Duration::from_secs(5);
 pub const RESEND_AFTER_MAX: Duration = Duration::from_secs(60);
 /// Seconds between heartbeats, unless the broker's URL says otherwise: a dead peer is noticed after two of them.
 pub const HEARTBEAT_SECONDS: u16 = 10;
-/// How long a connection has to outlive the first direct reply to a node, for the node to be known.
-pub const DIRECT_TRIAL: Duration = Duration::from_millis(100);
+/// Direct replies that wait until it is known whether their nodes can be reached.
+pub const DIRECT_WAITING: usize = 1024;
 /// How long a node gets no direct replies after one of them has closed the connection; doubled each time.
 pub const DIRECT_BLOCK: Duration = Duration::from_secs(1);
 /// The longest that a node gets no direct replies.

@@ -3,10 +3,7 @@
 //! It lives and dies alone. A broker under a memory or disk alarm stops reading from connections that publish, and a
 //! hostile reply address may close this one; neither may hold up acknowledgements, which travel on another.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, future::maybe_done};
 use lapin::{
@@ -14,7 +11,7 @@ use lapin::{
     options::{BasicPublishOptions, ConfirmSelectOptions},
 };
 use tokio::{
-    sync::watch,
+    sync::{mpsc, watch},
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -22,12 +19,12 @@ use tracing::{info, warn};
 
 use super::{
     connection::{BrokerUrl, close, connect},
-    direct::Nodes,
+    direct::{Nodes, Verdict, try_nodes},
     short,
 };
 use crate::{
     backoff::Backoff,
-    limits::{CLOSE_TIMEOUT, REPLY_TIMEOUT},
+    limits::{CLOSE_TIMEOUT, DIRECT_WAITING, REPLY_TIMEOUT},
 };
 
 /// A reply on its way to its queue.
@@ -63,32 +60,55 @@ enum State {
 #[derive(Clone)]
 pub struct Replies {
     state: watch::Receiver<State>,
-    nodes: Arc<Mutex<Nodes>>,
+    pub(super) nodes: Nodes,
+    /// Replies to nodes that are not known yet.
+    untried: mpsc::Sender<OutgoingReply>,
 }
 
 impl Replies {
     /// Opens the connection and keeps it open, in a task that ends when `stop` is cancelled.
-    pub fn start(url: BrokerUrl, name: String, stop: CancellationToken) -> Self {
+    pub fn start(url: BrokerUrl, name: &str, stop: CancellationToken) -> Self {
         let (sender, state) = watch::channel(State::DownSince(Instant::now()));
-        let nodes = Arc::<Mutex<Nodes>>::default();
-        let known = Arc::clone(&nodes);
-        tokio::spawn(async move { keep_open(&url, &name, &sender, &known, &stop).await });
-        Self { state, nodes }
+        let (untried, mut waiting) = mpsc::channel(DIRECT_WAITING);
+        let replies = Self { state, nodes: Nodes::default(), untried };
+        let (publishing, trying) = (format!("{name} (replies)"), format!("{name} (trial of a node)"));
+        let own = replies.clone();
+        tokio::spawn(async move {
+            let open_until_tried = CancellationToken::new();
+            let tried = async {
+                try_nodes(&url, &trying, &mut waiting, &own, &stop).await;
+                open_until_tried.cancel();
+            };
+            tokio::join!(keep_open(&url, &publishing, &sender, &own.nodes, &open_until_tried), tried);
+        });
+        replies
     }
 
-    /// Publishes replies, all together, and returns when they are written to the socket, or after a short time.
+    /// Publishes replies, all together, and returns when they are written to the socket, or after a short time. The first
+    /// direct replies to a node are written later.
     ///
     /// A reply that cannot be written is dropped and counted: its caller asks again with the same id, and gets the
     /// stored reply. Returns how many were dropped. Cancel safe; replies on their way may then be sent or not.
-    pub async fn send(&self, mut replies: Vec<OutgoingReply>) -> usize {
+    pub async fn send(&self, replies: Vec<OutgoingReply>) -> usize {
         let all = replies.len();
-        let Some(link) = self.link().await else { return all };
         let now = std::time::Instant::now();
-        replies.retain(|reply| locked(&self.nodes).admits(&reply.reply_to, now));
-        let blocked = all - replies.len();
-        if replies.is_empty() {
-            return blocked;
+        let (mut ready, mut dropped) = (Vec::with_capacity(all), 0);
+        for reply in replies {
+            match self.nodes.judge(&reply.reply_to, now) {
+                Verdict::Send => ready.push(reply),
+                Verdict::Try if self.untried.send_timeout(reply, REPLY_TIMEOUT).await.is_ok() => {}
+                Verdict::Try | Verdict::Drop => dropped += 1,
+            }
         }
+        dropped + self.publish(&ready).await
+    }
+
+    /// Publishes replies wherever they go. Returns how many were dropped.
+    pub(super) async fn publish(&self, replies: &[OutgoingReply]) -> usize {
+        if replies.is_empty() {
+            return 0;
+        }
+        let Some(link) = self.link().await else { return replies.len() };
         // lapin's future resolves after the socket was written, so one after another would be a write for each. It
         // writes in order: who waits for the last one first is woken once, and finds the others written.
         let mut all: Vec<_> = replies
@@ -121,7 +141,7 @@ impl Replies {
         if lost > 0 {
             link.broken.cancel();
         }
-        blocked + lost
+        lost
     }
 
     /// What can be published on: waits a short time for a link that is being made anew, and not at all for one that
@@ -158,15 +178,11 @@ impl Replies {
     }
 }
 
-fn locked(nodes: &Mutex<Nodes>) -> MutexGuard<'_, Nodes> {
-    nodes.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 async fn keep_open(
     url: &BrokerUrl,
     name: &str,
     state: &watch::Sender<State>,
-    nodes: &Mutex<Nodes>,
+    nodes: &Nodes,
     stop: &CancellationToken,
 ) {
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(10));
@@ -180,8 +196,7 @@ async fn keep_open(
                 let held = link.clone();
                 let reason = watch_over(&connection, link, state, stop).await;
                 state.send_replace(State::DownSince(Instant::now()));
-                // Whatever the reason was: a reply that could not be written may be the first to notice.
-                locked(nodes).closed(std::time::Instant::now());
+                nodes.forget_known();
                 close(&connection).await;
                 drop(held);
                 if stop.is_cancelled() {

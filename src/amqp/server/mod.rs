@@ -139,8 +139,8 @@ impl<S: Service> Server<S> {
     pub async fn run(self, shutdown: CancellationToken) -> Result<Stopped, StartError> {
         let Some(()) = self.check_topology(&shutdown).await? else { return Ok(Stopped::Finished) };
         let stop_replies = CancellationToken::new();
-        let name = format!("{} worker {} (replies)", S::NAME, self.process);
-        let replies = Replies::start(self.url.clone(), name, stop_replies.clone());
+        let name = format!("{} worker {}", S::NAME, self.process);
+        let replies = Replies::start(self.url.clone(), &name, stop_replies.clone());
         tokio::select! {
             () = replies.wait_until_up(CONNECT_TIMEOUT) => {}
             () = shutdown.cancelled() => {}

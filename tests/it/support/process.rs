@@ -6,13 +6,14 @@ use std::{
     path::PathBuf,
     process::{Child, Command, ExitStatus, Output, Stdio},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::time::sleep;
 
-use super::{database::Database, eventually, vhost::Vhost};
+use super::{SOON, database::Database, vhost::Vhost};
 
 /// A store, and a folder for the logs of the processes that use it.
 pub struct Place {
@@ -213,10 +214,20 @@ impl WorkerProcess {
     }
 
     pub async fn wait_for_log(&self, text: &str) {
-        eventually(&format!("{text:?} in the worker's log:\n{}", self.log()), async || {
-            self.log().contains(text)
-        })
-        .await;
+        self.wait_for_logs(&[text]).await;
+    }
+
+    /// Waits until its log has one of the texts.
+    pub async fn wait_for_logs(&self, texts: &[&str]) {
+        let until = Instant::now() + SOON;
+        while !texts.iter().any(|text| self.log().contains(text)) {
+            assert!(
+                Instant::now() < until,
+                "not within {SOON:?}: {texts:?} in the worker's log:\n{}",
+                self.log()
+            );
+            sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Sends a signal, such as `TERM`.
