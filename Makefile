@@ -50,7 +50,7 @@ status: ## Show the broker, the queues and the workers
 	@$(RELEASE)/rabbitry status
 
 worker: up ## Run one worker in the foreground
-	@$(RELEASE)/rabbitry-worker
+	@$(RELEASE)/users-worker
 
 workers: up ## Start N more workers in the background (make workers N=4)
 	@bin/workers.sh start $(N)
@@ -62,7 +62,7 @@ rust:
 
 build: ## Compile the programs
 	@cargo build --release --locked --bins
-	@if grep -la RABBITRY_FAILPOINTS $(RELEASE)/rabbitry $(RELEASE)/rabbitry-worker; then \
+	@if grep -la RABBITRY_FAILPOINTS $(RELEASE)/rabbitry $(RELEASE)/users-worker; then \
 		echo "these programs can fail on purpose: built with the feature failpoints" >&2; exit 1; fi
 
 definitions: build ## Write rabbitmq/definitions.json anew, as the services need it

@@ -34,17 +34,17 @@ tour() {
     say "A user is created, fetched, promoted and awarded"
     # The demo is repeatable, so a second run finds the users of the first.
     local john=johndoe
-    if rabbitry get "$john" >/dev/null 2>&1; then john=johndoe-$run; fi
-    show 0 rabbitry create "$john" --email john@example.com --points 120
-    show 0 rabbitry get "$john"
-    show 0 rabbitry promote "$john"
-    show 0 rabbitry award "$john" 25
+    if rabbitry users get "$john" >/dev/null 2>&1; then john=johndoe-$run; fi
+    show 0 rabbitry users create "$john" --email john@example.com --points 120
+    show 0 rabbitry users get "$john"
+    show 0 rabbitry users promote "$john"
+    show 0 rabbitry users award "$john" 25
     say "Refusals are replies, with exit code 1"
-    show 1 rabbitry create "$john" --email john@example.com
-    show 1 rabbitry get nobody-by-this-name
+    show 1 rabbitry users create "$john" --email john@example.com
+    show 1 rabbitry users get nobody-by-this-name
     say "The same message id is executed once, and gets the same reply again"
-    show 0 rabbitry award "$john" 1 --message-id "demo-$run" --verbose
-    show 0 rabbitry award "$john" 1 --message-id "demo-$run" --verbose
+    show 0 rabbitry users award "$john" 1 --message-id "demo-$run" --verbose
+    show 0 rabbitry users award "$john" 1 --message-id "demo-$run" --verbose
 }
 
 # What a job that failed would have brought about is not waited for: its exit code is the demo's.
@@ -56,7 +56,7 @@ kill_under_load() {
     local count=2000 victim users
     say "kill -9 of a worker while $count commands are in flight"
     seq -f "{\"username\":\"load-$run-%05.0f\",\"email\":\"load@example.com\"}" "$count" >"$scratch/commands"
-    rabbitry send create - --in-flight "$count" --timeout 60 <"$scratch/commands" >"$scratch/replies" &
+    rabbitry send users.create - --in-flight "$count" --timeout 60 <"$scratch/commands" >"$scratch/replies" &
     local producer=$!
     read -r victim < <("$root/bin/workers.sh" pids)
     # As soon as the first replies are there, the rest is in flight.
@@ -81,12 +81,12 @@ import_under_kill() {
         print "username,email,points"
         for (i = 1; i <= rows; i++) printf "import-%s-%05d,user%d@example.com,%d\n", run, i, i, i % 150
     }' >"$scratch/users.csv"
-    echo "\$ rabbitry import users.csv --promote"
+    echo "\$ rabbitry import users.create users.csv --then users.promote"
     # One message at a time, so that there is a middle.
-    rabbitry import "$scratch/users.csv" --promote --in-flight 1 &
+    rabbitry import users.create "$scratch/users.csv" --then users.promote --in-flight 1 &
     importer=$!
     read -r victim < <("$root/bin/workers.sh" pids)
-    until rabbitry get "import-$run-00001" >/dev/null 2>&1; do
+    until rabbitry users get "import-$run-00001" >/dev/null 2>&1; do
         or_fail_with "$importer"
         sleep 0.01
     done
@@ -103,7 +103,7 @@ import_under_kill() {
 count_users() {
     local after=$1 page total=0
     while true; do
-        page=$(rabbitry list --after "$after" --limit 1000 --json)
+        page=$(rabbitry users list --after "$after" --limit 1000 --json)
         total=$((total + $(grep -o "\"username\":\"$1[0-9]*\"" <<<"$page" | sort -u | wc -l)))
         after=$(sed -nE 's/.*"next":"([^"]*)".*/\1/p' <<<"$page")
         [[ $after == "$1"* ]] || break
@@ -121,6 +121,6 @@ say "The system is running"
 cat <<END
 Add a worker:      make workers N=1     (or make worker, in the foreground)
 Watch:             make status, or the management UI above
-Try:               ${RELEASE:-target/release}/rabbitry create ann --email ann@example.com
+Try:               ${RELEASE:-target/release}/rabbitry users create ann --email ann@example.com
 Stop everything:   make down
 END

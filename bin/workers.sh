@@ -6,7 +6,7 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 home=${RABBITRY_HOME:-$root/.rabbitry}
 folder=$home/workers
-worker=$(realpath -m "${WORKER:-${RELEASE:-$root/target/release}/rabbitry-worker}")
+worker=$(realpath -m "${WORKER:-${RELEASE:-$root/target/release}/users-worker}")
 
 # A pid may have been taken by another program since it was written down. A process that nobody has reaped runs no program.
 is_worker() {

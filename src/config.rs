@@ -140,8 +140,8 @@ fn derived(broker: &str) -> Result<Url, url::ParseError> {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Store")]
 pub struct StoreArgs {
-    /// The store: sqlite:/path/to/users.db or postgresql://user:password@host:5432/database (default: what `make up`
-    /// chose, else users.db in its folder or in the user's data folder)
+    /// The store: sqlite:/path/to/SERVICE.db or postgresql://user:password@host:5432/database (default: what `make up`
+    /// chose, else SERVICE.db in its folder or in the user's data folder)
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true, value_name = "URL")]
     database_url: Option<String>,
     /// A file that holds the store's URL, such as a mounted secret
@@ -150,11 +150,11 @@ pub struct StoreArgs {
 }
 
 impl StoreArgs {
-    /// The store's URL.
+    /// The URL of a service's store.
     ///
     /// # Errors
     /// [`ConfigError`] if what is named cannot be read.
-    pub fn store(&self) -> Result<String, ConfigError> {
+    pub fn store(&self, service: &str) -> Result<String, ConfigError> {
         let named = named_or_in_file(
             "DATABASE_URL",
             self.database_url.as_deref(),
@@ -162,7 +162,7 @@ impl StoreArgs {
         )?;
         match named {
             Some(url) => Ok(url),
-            None => Ok(state("DATABASE_URL")?.unwrap_or(default_store()?)),
+            None => Ok(state("DATABASE_URL")?.unwrap_or(default_store(service)?)),
         }
     }
 
@@ -173,7 +173,7 @@ impl StoreArgs {
 }
 
 /// An absolute path, so that every worker of this machine finds the same file whatever its working directory is.
-fn default_store() -> Result<String, ConfigError> {
+fn default_store(service: &str) -> Result<String, ConfigError> {
     let folder = match Home::find()? {
         Some(home) => {
             std::path::absolute(home.path()).map_err(|error| ConfigError::new(error.to_string()))?
@@ -183,15 +183,14 @@ fn default_store() -> Result<String, ConfigError> {
             set("XDG_DATA_HOME")
                 .or_else(|| Some(set("HOME")?.join(".local/share")))
                 .ok_or_else(|| {
-                    ConfigError::new(
-                        "neither HOME nor DATABASE_URL is set; set DATABASE_URL=sqlite:/path/to/users.db"
-                            .to_owned(),
-                    )
+                    ConfigError::new(format!(
+                        "neither HOME nor DATABASE_URL is set; set DATABASE_URL=sqlite:/path/to/{service}.db"
+                    ))
                 })?
                 .join("rabbitry")
         }
     };
-    Ok(format!("sqlite:{}", folder.join("users.db").display()))
+    Ok(format!("sqlite:{}", folder.join(format!("{service}.db")).display()))
 }
 
 /// How to log.

@@ -1,7 +1,7 @@
 //! Rabbitry: a command worker system on RabbitMQ.
 //!
 //! ```text
-//!             rabbitry (CLI)                              rabbitry-worker × N processes
+//!             rabbitry (CLI)                              users-worker × N processes
 //!                   │                                               │
 //!   amqp/        client ──────────► RabbitMQ users.* ───────────► server     (lapin; no word of users)
 //!                   ▲                                               │ Service::answer(batch)
@@ -38,6 +38,7 @@ pub mod stack;
 pub mod store;
 pub mod telemetry;
 pub mod users;
+pub mod worker;
 
 // The macros name them.
 #[doc(hidden)]

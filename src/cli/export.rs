@@ -1,6 +1,7 @@
-//! `rabbitry export`: all users, page by page, to a file.
+//! `rabbitry export`: all that a service keeps, page by page, to a file.
 
 use std::{
+    collections::HashMap,
     fs,
     io::{self, BufWriter, IsTerminal, Write, stdout},
     path::{Path, PathBuf},
@@ -8,24 +9,25 @@ use std::{
 
 use clap::Args;
 use indicatif::{HumanCount, ProgressBar};
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Map, Value, json, value::RawValue};
 use tempfile::NamedTempFile;
 
 use super::{
-    Failure, Producer,
+    About, Failure, Producer,
     files::{FileFormat, is_standard},
-    output::note,
+    output::{note, text_of},
     send::warn_if_nobody_consumes,
 };
 use crate::{amqp::client::Command, exit, limits::LIST_LIMIT_MAX};
 
-/// Write all users to a CSV or NDJSON file.
+/// Write all that a service keeps to a CSV or NDJSON file.
 ///
-/// Users come by username, in pages of 1,000; users that are created or changed meanwhile may be there or not. A file
-/// gets its name when it is whole. It can be imported again; a status is then earned anew by promotion.
+/// It comes in the order of keys, in pages of 1,000; what is created or changed meanwhile may be there or not. A file gets its
+/// name when it is whole. It can be imported again: columns that the command does not take are ignored.
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
+    /// Whose
+    pub(super) service: String,
     /// The file; `-` is standard output
     #[arg(default_value = "-")]
     file: PathBuf,
@@ -34,40 +36,48 @@ pub(super) struct ExportArgs {
     format: Option<FileFormat>,
 }
 
-/// A page as the worker wrote it. Users are passed on without being judged: what was stored under other rules is a user
-/// too.
-#[derive(Deserialize)]
+/// A page as the worker wrote it. Entities are passed on without being judged: what was stored under other rules is one too.
 struct Page {
-    users: Vec<User>,
-    next: Option<String>,
+    entities: Vec<Box<RawValue>>,
+    next: Option<Box<RawValue>>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct User {
-    username: String,
-    email: String,
-    points: u64,
-    status: String,
+impl Page {
+    fn read(about: &About, body: &[u8]) -> serde_json::Result<Self> {
+        let mut members: HashMap<&str, &RawValue> = serde_json::from_slice(body)?;
+        let entities = members
+            .remove(about.table)
+            .ok_or_else(|| serde::de::Error::custom(format!("it has no member {:?}", about.table)))?;
+        let next = members.remove("next").map(ToOwned::to_owned);
+        Ok(Self { entities: serde_json::from_str(entities.get())?, next })
+    }
 }
 
-/// Exports all users.
-pub(super) async fn run(producer: Producer, args: ExportArgs) -> Result<(), Failure> {
+/// Exports all entities.
+pub(super) async fn run(producer: Producer<'_>, args: ExportArgs) -> Result<(), Failure> {
+    let about = producer.about;
+    let list = about.commands.iter().find(|command| command.pages).ok_or_else(|| {
+        Failure::new(
+            exit::USAGE,
+            format!("the {} service has no command that lists what it keeps", about.name),
+        )
+    })?;
     let format = FileFormat::choose(args.format, &args.file)?;
     let output = Output::open(&args.file).map_err(|error| {
         let failure = unwritable(&args.file, &error);
         // The command line names where no file can be.
         Failure { code: exit::USAGE, ..failure }
     })?;
-    let checked = warn_if_nobody_consumes(&producer, "list").await;
+    let checked = warn_if_nobody_consumes(&producer, list.name).await;
     checked.map_err(|error| Failure::of_call(&error, None))?;
-    let mut writer = Writer::new(output, format).map_err(|error| unwritable(&args.file, &error))?;
+    let mut writer = Writer::new(output, format, about).map_err(|error| unwritable(&args.file, &error))?;
     let bar = progress(&args.file);
     let mut after = None;
     loop {
-        let page = page(&producer, after.as_deref()).await?;
-        writer.write(&page.users).map_err(|error| unwritable(&args.file, &error))?;
-        bar.inc(page.users.len() as u64);
-        bar.set_message(format!("{} users", HumanCount(bar.position())));
+        let page = page(&producer, list.name, after.as_deref()).await?;
+        writer.write(&page.entities).map_err(|error| unwritable(&args.file, &error))?;
+        bar.inc(page.entities.len() as u64);
+        bar.set_message(format!("{} {}", HumanCount(bar.position()), about.table));
         after = page.next;
         if after.is_none() {
             break;
@@ -77,7 +87,7 @@ pub(super) async fn run(producer: Producer, args: ExportArgs) -> Result<(), Fail
     writer.finish().map_err(|error| unwritable(&args.file, &error))?;
     producer.client.close().await;
     if !is_standard(&args.file) {
-        note(&format!("{} users are in {}", HumanCount(bar.position()), args.file.display()));
+        note(&format!("{} {} are in {}", HumanCount(bar.position()), about.table, args.file.display()));
     }
     Ok(())
 }
@@ -91,18 +101,18 @@ fn progress(file: &Path) -> ProgressBar {
     }
 }
 
-async fn page(producer: &Producer, after: Option<&str>) -> Result<Page, Failure> {
+async fn page(producer: &Producer<'_>, list: &str, after: Option<&RawValue>) -> Result<Page, Failure> {
     let mut payload = json!({"limit": LIST_LIMIT_MAX});
     if let Some(after) = after {
-        payload["after"] = after.into();
+        payload["after"] = json!(after);
     }
-    let command = Command::new("list", payload.to_string());
+    let command = Command::new(list, payload.to_string());
     let answer = producer.client.call(&command, producer.timeout).await;
-    let answer = answer.map_err(|error| Failure::of_call(&error, Some(&command)))?;
+    let answer = answer.map_err(|error| producer.failure(&error, &command))?;
     if let Some(problem) = answer.problem() {
         return Err(Failure::of_problem(answer.status, &problem));
     }
-    serde_json::from_slice(&answer.body).map_err(|error| {
+    Page::read(producer.about, &answer.body).map_err(|error| {
         Failure::new(exit::INTERNAL, format!("the answer to {payload} cannot be read: {error}"))
     })
 }
@@ -177,29 +187,35 @@ impl Write for Output {
 }
 
 enum Writer {
-    Csv(Box<csv::Writer<Output>>),
+    Csv { writer: Box<csv::Writer<Output>>, columns: Vec<&'static str> },
     Ndjson(BufWriter<Output>),
 }
 
 impl Writer {
-    fn new(output: Output, format: FileFormat) -> io::Result<Self> {
+    fn new(output: Output, format: FileFormat, about: &About) -> io::Result<Self> {
         match format {
             FileFormat::Ndjson => Ok(Self::Ndjson(BufWriter::new(output))),
             FileFormat::Csv => {
-                // The header is there also if there is no user.
-                let mut writer = csv::WriterBuilder::new().has_headers(false).from_writer(output);
-                writer.write_record(["username", "email", "points", "status"]).map_err(plain)?;
-                Ok(Self::Csv(Box::new(writer)))
+                let columns: Vec<_> = (about.columns)().into_iter().map(|(name, _)| name).collect();
+                let mut writer = csv::Writer::from_writer(output);
+                // The header is there also if there is nothing else.
+                writer.write_record(&columns).map_err(plain)?;
+                Ok(Self::Csv { writer: Box::new(writer), columns })
             }
         }
     }
 
-    fn write(&mut self, users: &[User]) -> io::Result<()> {
-        for user in users {
+    fn write(&mut self, entities: &[Box<RawValue>]) -> io::Result<()> {
+        for entity in entities {
             match self {
-                Self::Csv(writer) => writer.serialize(user).map_err(plain)?,
+                Self::Csv { writer, columns } => {
+                    let entity: Map<String, Value> = serde_json::from_str(entity.get())?;
+                    let fields =
+                        columns.iter().map(|column| entity.get(*column).map_or_else(String::new, text_of));
+                    writer.write_record(fields).map_err(plain)?;
+                }
                 Self::Ndjson(writer) => {
-                    serde_json::to_writer(&mut *writer, user)?;
+                    writer.write_all(entity.get().as_bytes())?;
                     writer.write_all(b"\n")?;
                 }
             }
@@ -209,7 +225,7 @@ impl Writer {
 
     fn finish(self) -> io::Result<()> {
         let output = match self {
-            Self::Csv(writer) => (*writer).into_inner().map_err(csv::IntoInnerError::into_error)?,
+            Self::Csv { writer, .. } => (*writer).into_inner().map_err(csv::IntoInnerError::into_error)?,
             Self::Ndjson(writer) => writer.into_inner().map_err(io::IntoInnerError::into_error)?,
         };
         output.finish()

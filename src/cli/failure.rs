@@ -12,23 +12,22 @@ use crate::{
     config::ConfigError,
     exit,
     service::Access,
-    users::commands::COMMANDS,
 };
 
 /// Why the program did not do what it was asked for.
 #[derive(Debug)]
-pub struct Failure {
+pub(super) struct Failure {
     /// The exit code.
-    pub code: u8,
+    pub(super) code: u8,
     /// What happened and what to do.
-    pub message: String,
+    pub(super) message: String,
     /// The problem that was answered, as it was answered.
-    pub problem: Option<Value>,
+    pub(super) problem: Option<Value>,
 }
 
 impl Failure {
     /// A failure of which nothing more is known.
-    pub fn new(code: u8, message: impl Into<String>) -> Self {
+    pub(super) fn new(code: u8, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), problem: None }
     }
 
@@ -43,8 +42,8 @@ impl Failure {
         Self::new(exit, format!("{code} ({status}): {detail}{}", advice(code)))
     }
 
-    /// A command whose answer did not come; without one, a look at its queue.
-    pub(super) fn of_call(error: &CallError, command: Option<&Command>) -> Self {
+    /// Failure of a call; `command` is `None` if only the queue was inspected.
+    pub(super) fn of_call(error: &CallError, command: Option<(&Command, Access)>) -> Self {
         let exit = match error {
             CallError::Connect(error) => return Arc::clone(error).into(),
             CallError::TooLarge(_) => exit::REFUSED,
@@ -52,32 +51,26 @@ impl Failure {
             CallError::NotPermitted(_) => exit::NOT_PERMITTED,
             CallError::Refused(_) | CallError::Timeout { .. } => exit::TRY_AGAIN,
         };
-        let advice = match error {
-            CallError::Timeout { .. } => command.map_or_else(String::new, advice_on_silence),
-            CallError::TooLarge(command) if command == "create" => {
-                "; `rabbitry import` sends many users in messages that fit".to_owned()
+        let advice = match (error, command) {
+            (CallError::Timeout { .. }, Some((_, Access::Read))) => "; try again".to_owned(),
+            (CallError::Timeout { .. }, Some((command, Access::Write))) => {
+                let id = &command.message_id;
+                format!("; the outcome is not known: the same command with --message-id {id} tells it")
             }
-            CallError::TooLarge(_) => "; send it in parts".to_owned(),
+            (CallError::TooLarge(_), _) => {
+                "; send it in parts (`rabbitry import` sends the rows of a file in messages that fit)"
+                    .to_owned()
+            }
             _ => String::new(),
         };
         Self::new(exit, format!("{error}{advice}"))
     }
 }
 
-fn advice_on_silence(command: &Command) -> String {
-    let reads = COMMANDS.iter().any(|spec| spec.name == command.name && spec.access == Access::Read);
-    if reads {
-        return "; try again".to_owned();
-    }
-    let id = &command.message_id;
-    format!("; the outcome is not known: the same command with --message-id {id} tells it")
-}
-
 /// What the caller can do about a problem, where its detail does not say.
 fn advice(code: &str) -> &'static str {
     match code {
         "internal" => "; the message is in the dead-letter queue, and the worker's log tells more",
-        "user_not_found" => "; `rabbitry create` makes one",
         "unavailable" | "deadline_exceeded" => "; try again",
         _ => "",
     }

@@ -1,4 +1,4 @@
-//! Files of users: what an export writes and an import reads.
+//! What an export writes and an import reads.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use clap::ValueEnum;
 use super::Failure;
 use crate::exit;
 
-/// The form of a file of users.
+/// The form of such a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum FileFormat {
-    /// A header line that names the columns, then a user a line
+    /// A header line that names the columns, then an entity a line
     Csv,
     /// A JSON object a line
     #[value(alias = "jsonl")]

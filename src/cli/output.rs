@@ -10,12 +10,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use rustix::termios::tcgetwinsize;
 use serde_json::{Value, json};
 
-use super::Failure;
-use crate::{
-    exit,
-    telemetry::report,
-    users::{commands::list::Page, user::User},
-};
+use super::{About, Failure};
+use crate::{exit, service::entity::Type, telemetry::report};
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +50,7 @@ pub(super) fn asked_for(what: &str, text: &str) {
 }
 
 /// Reports why the program did not do what it was asked for: a sentence for people, one line of JSON for programs.
-pub fn report_failure(failure: &Failure) {
+pub(super) fn report_failure(failure: &Failure) {
     if failure.message.is_empty() {
         return;
     }
@@ -74,24 +70,55 @@ pub(super) fn for_people(time: Duration) -> String {
     format!("{tenths} s")
 }
 
-/// Prints a successful answer: a user, a page, or an array of results.
-pub(super) fn print_answer(format: Format, body: &[u8]) -> Result<(), Failure> {
-    if format == Format::Table {
-        if let Ok(user) = serde_json::from_slice::<User>(body) {
-            return print_table(&users_table(&[user]));
-        }
-        if let Ok(page) = serde_json::from_slice::<Page>(body) {
-            print_table(&users_table(&page.users))?;
-            if let Some(next) = page.next {
-                note(&format!("there are more: rabbitry list --after {next}"));
+/// Prints a successful answer: what the service keeps as a table, anything else as JSON.
+pub(super) fn print_answer(about: &About, format: Format, body: &[u8]) -> Result<(), Failure> {
+    let value = match serde_json::from_slice::<Value>(body) {
+        Ok(value) if format == Format::Table => value,
+        _ => return print(&String::from_utf8_lossy(body)),
+    };
+    let columns = (about.columns)();
+    if is_entity(&columns, &value) {
+        return print_table(&entities(&columns, std::slice::from_ref(&value)));
+    }
+    match value.get(about.table).and_then(Value::as_array) {
+        Some(page) if page.iter().all(|value| is_entity(&columns, value)) => {
+            print_table(&entities(&columns, page))?;
+            if let Some(next) = value.get("next") {
+                note(&format!("there are more: rabbitry {} list --after {}", about.name, text_of(next)));
             }
-            return Ok(());
+            Ok(())
         }
-        if let Ok(value) = serde_json::from_slice::<Value>(body) {
-            return print(&format!("{value:#}"));
+        _ => print(&format!("{value:#}")),
+    }
+}
+
+fn is_entity(columns: &[(&str, Type)], value: &Value) -> bool {
+    value.as_object().is_some_and(|object| {
+        object.len() == columns.len() && columns.iter().all(|(name, _)| object.contains_key(*name))
+    })
+}
+
+fn entities(columns: &[(&str, Type)], entities: &[Value]) -> Table {
+    let header: Vec<_> = columns.iter().map(|(name, _)| name.to_uppercase()).collect();
+    let mut table = table(&header);
+    for (index, (_, kind)) in columns.iter().enumerate() {
+        if let (Type::Integer, Some(column)) = (kind, table.column_mut(index)) {
+            column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    print(&String::from_utf8_lossy(body))
+    for entity in entities {
+        table.add_row(columns.iter().map(|(name, _)| printable(&text_of(&entity[*name]))));
+    }
+    table
+}
+
+/// A value as it stands in a table or in a file: a text without quotes, and nothing for `null`.
+pub(super) fn text_of(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// Prints a line; a reader that has gone away is not an error worth a word.
@@ -100,18 +127,6 @@ pub(super) fn print(line: &str) -> Result<(), Failure> {
         std::io::ErrorKind::BrokenPipe => Failure::new(exit::OK, ""),
         _ => Failure::new(exit::INTERNAL, format!("cannot write to standard output: {error}")),
     })
-}
-
-fn users_table(users: &[User]) -> Table {
-    let mut table = table(&["USERNAME", "EMAIL", "POINTS", "STATUS"]);
-    if let Some(points) = table.column_mut(2) {
-        points.set_cell_alignment(CellAlignment::Right);
-    }
-    for user in users {
-        let points = user.points.get().to_string();
-        table.add_row([user.username.as_str(), user.email.as_str(), &points, &format!("{:?}", user.status)]);
-    }
-    table
 }
 
 /// Prints a table.
@@ -141,9 +156,9 @@ pub(super) fn counted(count: impl Into<u64>, what: &str) -> String {
 }
 
 /// An empty table in the style of this program.
-pub(super) fn table(header: &[&str]) -> Table {
+pub(super) fn table(header: &[impl AsRef<str>]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header);
+    table.load_style(presets::NOTHING).set_header(header.iter().map(AsRef::as_ref));
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }

@@ -6,7 +6,7 @@ use std::{
     num::NonZeroUsize,
 };
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use futures::{StreamExt, stream};
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -22,15 +22,14 @@ use crate::{
         queue,
     },
     exit,
-    limits::{ARRAY_BYTES_MAX, LIST_LIMIT_DEFAULT, LIST_LIMIT_MAX, SHORT_STRING_MAX},
-    users::{SERVICE, commands::COMMANDS},
+    limits::{ARRAY_BYTES_MAX, SHORT_STRING_MAX},
 };
 
 /// How a command is sent.
 #[derive(Debug, Clone, Args)]
 pub(super) struct Sending {
-    /// The idempotency key: the same id is executed once, and always gets the same reply; get and list have no effect
-    /// and are read afresh [default: a fresh UUIDv7]
+    /// The idempotency key: the same id is executed once, and always gets the same reply; commands without an effect are
+    /// read afresh [default: a fresh UUIDv7]
     #[arg(long, value_name = "ID", value_parser = message_id)]
     message_id: Option<String>,
     /// Return when the broker has the command safe; do not wait for a reply
@@ -48,95 +47,11 @@ fn message_id(text: &str) -> Result<String, String> {
     }
 }
 
-/// The commands on users.
-#[derive(Debug, Subcommand)]
-pub(super) enum UserCommand {
-    /// Store a new user
-    Create {
-        /// 1 to 64 of A-Z a-z 0-9 . _ -
-        username: String,
-        /// E-mail address
-        #[arg(long)]
-        email: String,
-        /// Opening balance
-        #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
-        points: i64,
-        #[command(flatten)]
-        sending: Sending,
-    },
-    /// Show a user
-    Get {
-        /// Who
-        username: String,
-        #[command(flatten)]
-        sending: Sending,
-    },
-    /// Add points to a user, or take them away
-    Award {
-        /// Who
-        username: String,
-        /// How many, for instance 25 or -25
-        #[arg(allow_negative_numbers = true)]
-        points: i64,
-        #[command(flatten)]
-        sending: Sending,
-    },
-    /// Set the status that a user's points have earned
-    Promote {
-        /// Who
-        username: String,
-        #[command(flatten)]
-        sending: Sending,
-    },
-    /// Show a page of users by username
-    List {
-        /// Begin after this username
-        #[arg(long)]
-        after: Option<String>,
-        #[arg(
-            long,
-            value_parser = clap::value_parser!(u16).range(1..=i64::from(LIST_LIMIT_MAX)),
-            help = format!("How many users at most, 1 to {LIST_LIMIT_MAX} [default: {LIST_LIMIT_DEFAULT}]")
-        )]
-        limit: Option<u16>,
-        #[command(flatten)]
-        sending: Sending,
-    },
-}
-
-impl UserCommand {
-    /// The message that the command line stands for. What is not valid is told by the worker, as to every producer.
-    pub(super) fn into_command(self) -> (Command, Sending) {
-        let (name, payload, sending) = match self {
-            Self::Create { username, email, points, sending } => {
-                ("create", json!({"username": username, "email": email, "points": points}), sending)
-            }
-            Self::Get { username, sending } => ("get", json!({"username": username}), sending),
-            Self::Award { username, points, sending } => {
-                ("award", json!({"username": username, "points": points}), sending)
-            }
-            Self::Promote { username, sending } => ("promote", json!({"username": username}), sending),
-            Self::List { after, limit, sending } => {
-                let mut payload = json!({});
-                if let Some(after) = after {
-                    payload["after"] = after.into();
-                }
-                if let Some(limit) = limit {
-                    payload["limit"] = limit.into();
-                }
-                ("list", payload, sending)
-            }
-        };
-        (message(name, payload.to_string().into(), &sending), sending)
-    }
-}
-
 /// A command as JSON.
 #[derive(Debug, Args)]
 pub(super) struct SendArgs {
-    /// create, get, award, promote or list
-    #[arg(value_parser = clap::builder::PossibleValuesParser::new(COMMANDS.iter().map(|command| command.name)))]
-    command: String,
+    /// The service and the command, for instance users.create
+    pub(super) command: String,
     /// The payload: an object, or an array of them; `-` reads one a line from standard input
     #[arg(value_name = "JSON")]
     payload: String,
@@ -153,23 +68,26 @@ fn message(name: &str, body: Vec<u8>, sending: &Sending) -> Command {
 }
 
 /// Sends what `rabbitry send` was given.
-pub(super) async fn run(producer: Producer, args: SendArgs, format: Format) -> Result<(), Failure> {
+pub(super) async fn run(producer: Producer<'_>, args: SendArgs, format: Format) -> Result<(), Failure> {
+    let name = args.command.split_once('.').map_or("", |(_, name)| name).to_owned();
     if args.payload != "-" {
-        let command = message(&args.command, args.payload.clone().into(), &args.sending);
-        return run_one(producer, (command, args.sending), format).await;
+        return run_one(producer, &name, args.payload.into(), args.sending, format).await;
     }
     if args.sending.message_id.is_some() {
         return Err(Failure::new(exit::USAGE, "--message-id names one command, `-` reads many"));
     }
-    run_lines(producer, args).await
+    run_lines(producer, &name, &args).await
 }
 
 /// Sends one command and prints its answer.
 pub(super) async fn run_one(
-    producer: Producer,
-    (command, sending): (Command, Sending),
+    producer: Producer<'_>,
+    name: &str,
+    payload: Vec<u8>,
+    sending: Sending,
     format: Format,
 ) -> Result<(), Failure> {
+    let command = message(name, payload, &sending);
     if sending.verbose {
         asked_for("message_id", &command.message_id);
     }
@@ -181,7 +99,7 @@ pub(super) async fn run_one(
             error = tell_if_nobody_consumes(&producer, &command.name) => Err(error),
         }
     };
-    let answer = result.map_err(|error| Failure::of_call(&error, Some(&command)))?;
+    let answer = result.map_err(|error| producer.failure(&error, &command))?;
     producer.client.close().await;
     let Some(answer) = answer else {
         return print(&json!({"message_id": command.message_id, "confirmed": true}).to_string());
@@ -190,7 +108,7 @@ pub(super) async fn run_one(
         asked_for("replayed", "this reply was given before and is repeated");
     }
     match answer.problem() {
-        None => print_answer(format, &answer.body),
+        None => print_answer(producer.about, format, &answer.body),
         Some(problem) => Err(refusal(&answer, &problem)),
     }
 }
@@ -201,7 +119,7 @@ fn refusal(answer: &Answer, problem: &ProblemAnswer) -> Failure {
 }
 
 /// Says at once why it may take long; ends only with an error that no waiting can mend.
-async fn tell_if_nobody_consumes(producer: &Producer, command: &str) -> CallError {
+async fn tell_if_nobody_consumes(producer: &Producer<'_>, command: &str) -> CallError {
     match warn_if_nobody_consumes(producer, command).await {
         Ok(()) => pending().await,
         Err(error) => error,
@@ -212,11 +130,11 @@ async fn tell_if_nobody_consumes(producer: &Producer, command: &str) -> CallErro
 ///
 /// # Errors
 /// What no waiting can mend.
-pub(super) async fn warn_if_nobody_consumes(producer: &Producer, command: &str) -> Result<(), CallError> {
+pub(super) async fn warn_if_nobody_consumes(producer: &Producer<'_>, command: &str) -> Result<(), CallError> {
     if producer.client.consumers(command).await? == Some(0) {
         note(&format!(
             "no worker is consuming {}; waiting {} for one (`make worker` starts one)",
-            queue(SERVICE, command),
+            queue(producer.about.name, command),
             for_people(producer.timeout)
         ));
     }
@@ -224,25 +142,25 @@ pub(super) async fn warn_if_nobody_consumes(producer: &Producer, command: &str) 
 }
 
 /// Sends one command a line, many at a time; prints an answer a line, in the order of the input.
-async fn run_lines(producer: Producer, args: SendArgs) -> Result<(), Failure> {
+async fn run_lines(producer: Producer<'_>, name: &str, args: &SendArgs) -> Result<(), Failure> {
     if !args.sending.no_wait {
-        let checked = warn_if_nobody_consumes(&producer, &args.command).await;
+        let checked = warn_if_nobody_consumes(&producer, name).await;
         checked.map_err(|error| Failure::of_call(&error, None))?;
     }
-    let lines = read_lines(args.command.clone());
+    let lines = read_lines(name.to_owned());
     let answers = stream::unfold(lines, async |mut lines| Some((lines.recv().await?, lines)))
         .map(|line| async {
-            let command = message(&args.command, line?, &args.sending);
+            let command = message(name, line?, &args.sending);
             if args.sending.no_wait {
                 let sent = producer.client.send(&command, producer.timeout).await;
                 return sent
                     .map(|()| (200, json!({"message_id": command.message_id, "confirmed": true}).to_string()))
-                    .map_err(|error| Failure::of_call(&error, Some(&command)));
+                    .map_err(|error| producer.failure(&error, &command));
             }
             let answer = producer.client.call(&command, producer.timeout).await;
             answer
                 .map(|answer| (answer.status, String::from_utf8_lossy(&answer.body).into_owned()))
-                .map_err(|error| Failure::of_call(&error, Some(&command)))
+                .map_err(|error| producer.failure(&error, &command))
         })
         .buffered(args.in_flight.get());
     let mut answers = std::pin::pin!(answers);

@@ -10,7 +10,7 @@ use comfy_table::CellAlignment;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    Failure,
+    About, Failure,
     output::{Format, counted, lines_of, print, printable, table},
     seconds,
 };
@@ -22,7 +22,6 @@ use crate::{
         status::{self, Status, Worker},
     },
     service::to_json,
-    users::{SERVICE, commands::COMMANDS},
 };
 
 /// How the state is shown.
@@ -45,11 +44,16 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 const REDRAW: &str = "\x1b[H\x1b[J";
 
 /// Runs `rabbitry status`.
-pub(super) async fn run(broker: &BrokerArgs, args: StatusArgs, format: Format) -> Result<(), Failure> {
+pub(super) async fn run(
+    services: &[About],
+    broker: &BrokerArgs,
+    args: StatusArgs,
+    format: Format,
+) -> Result<(), Failure> {
     let vhost = broker.broker()?.vhost().to_owned();
     let management = Management::new(&args.management.management(broker)?)?;
-    let commands: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
-    let read = async || status::read(&management, &vhost, SERVICE, &commands).await;
+    let services: Vec<_> = services.iter().map(|service| (service.name, service.commands)).collect();
+    let read = async || status::read(&management, &vhost, &services).await;
     // The first time an error is the answer; later it is a state of the broker like others.
     let status = read().await?;
     let first = shown(&status, format);
@@ -144,12 +148,17 @@ fn workers_for_people(workers: &[Worker]) -> String {
         return "no workers are seen: `make worker` starts one (the broker's statistics lag up to 5 seconds)"
             .to_owned();
     }
-    let mut table = table(&["WORKER", "STORE", "CONNECTIONS"]);
+    let mut table = table(&["SERVICE", "WORKER", "STORE", "CONNECTIONS"]);
     for worker in workers {
         let connections = worker.connections.iter().map(|(purpose, state)| format!("{purpose}: {state}"));
         let connections = connections.collect::<Vec<_>>().join(", ");
         let store = worker.store.as_deref().unwrap_or("-");
-        table.add_row([printable(&worker.process), printable(store), printable(&connections)]);
+        table.add_row([
+            worker.service.clone(),
+            printable(&worker.process),
+            printable(store),
+            printable(&connections),
+        ]);
     }
     lines_of(&table)
 }

@@ -6,19 +6,21 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
-    Failure,
+    About, Failure, chosen,
     output::{Format, print},
 };
 use crate::{
     config::StoreArgs,
     exit,
     store::{self, Copied, OpenError},
-    users::commands::Users,
 };
 
 /// What to do with the store.
 #[derive(Debug, Args)]
 pub(super) struct StoreCommand {
+    /// Whose store [default: the only service's]
+    #[arg(long, global = true, value_name = "SERVICE")]
+    service: Option<String>,
     #[command(flatten)]
     store: StoreArgs,
     #[command(subcommand)]
@@ -49,19 +51,20 @@ enum Action {
 }
 
 /// Runs `rabbitry store`.
-pub(super) async fn run(command: StoreCommand, format: Format) -> Result<(), Failure> {
+pub(super) async fn run(services: &[About], command: StoreCommand, format: Format) -> Result<(), Failure> {
+    let about = chosen(services, command.service.as_deref())?;
     let (json, sentence) = match command.action {
-        Action::Copy { from, to } => copy(&from, &to).await?,
+        Action::Copy { from, to } => copy(about, &from, &to).await?,
         Action::Backup { file } => {
             let told = (json!({"backup": file}), format!("{} is a whole copy", file.display()));
-            let (url, setting) = (command.store.store()?, command.store.setting());
+            let (url, setting) = (command.store.store(about.name)?, command.store.setting());
             let backup = move || store::backup(&url, &file).map_err(|error| error.of_setting(&setting));
             off_the_runtime(backup).await.map(|()| told)?
         }
         Action::Check { file } => {
             let url = match file {
                 Some(file) => format!("sqlite:{}", file.display()),
-                None => command.store.store()?,
+                None => command.store.store(about.name)?,
             };
             let described = store::describe(&url);
             let told = (json!({"whole": described}), format!("{described} is whole"));
@@ -83,12 +86,11 @@ async fn off_the_runtime(
     Ok(done.map_err(|error| Failure::new(exit::INTERNAL, error.to_string()))??)
 }
 
-async fn copy(from: &str, to: &str) -> Result<(Value, String), Failure> {
-    let Copied { entities: users, replies } =
-        store::copy::<Users>((from, "COPY_FROM"), (to, "COPY_TO")).await?;
-    let (from, to) = (store::describe(from), store::describe(to));
-    let sentence = format!("{to} holds all of {from}: {users} users and {replies} remembered replies");
-    Ok((json!({"from": from, "to": to, "users": users, "replies": replies}), sentence))
+async fn copy(about: &About, from: &str, to: &str) -> Result<(Value, String), Failure> {
+    let Copied { entities, replies } = (about.copy)((from, "COPY_FROM"), (to, "COPY_TO")).await?;
+    let (from, to, table) = (store::describe(from), store::describe(to), about.table);
+    let sentence = format!("{to} holds all of {from}: {entities} {table} and {replies} remembered replies");
+    Ok((json!({"from": from, "to": to, table: entities, "replies": replies}), sentence))
 }
 
 impl From<OpenError> for Failure {

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{
-    Failure,
+    About, Failure,
     output::{Format, print, print_table, table},
 };
 use crate::{
@@ -16,7 +16,6 @@ use crate::{
         Management, ManagementError,
         topology::{self, Applied, Definitions, Object},
     },
-    users::{SERVICE, commands::COMMANDS},
 };
 
 /// What to do with the topology.
@@ -54,8 +53,13 @@ enum Action {
 }
 
 /// Runs `rabbitry topology`.
-pub(super) async fn run(broker: &BrokerArgs, args: TopologyArgs, format: Format) -> Result<(), Failure> {
-    let wanted = definitions(args.file.as_ref())?;
+pub(super) async fn run(
+    services: &[About],
+    broker: &BrokerArgs,
+    args: TopologyArgs,
+    format: Format,
+) -> Result<(), Failure> {
+    let wanted = definitions(services, args.file.as_ref())?;
     if args.action == Action::Show {
         return print(wanted.to_file().trim_end());
     }
@@ -84,8 +88,11 @@ pub(super) async fn run(broker: &BrokerArgs, args: TopologyArgs, format: Format)
     }
 }
 
-fn definitions(file: Option<&PathBuf>) -> Result<Definitions, ConfigError> {
-    let Some(file) = file else { return Ok(Definitions::of(&[(SERVICE, COMMANDS)])) };
+fn definitions(services: &[About], file: Option<&PathBuf>) -> Result<Definitions, ConfigError> {
+    let Some(file) = file else {
+        let services: Vec<_> = services.iter().map(|service| (service.name, service.commands)).collect();
+        return Ok(Definitions::of(&services));
+    };
     let in_file =
         |error: &dyn std::fmt::Display| ConfigError::new(format!("--file {}: {error}", file.display()));
     let text = fs::read_to_string(file).map_err(|error| in_file(&error))?;

@@ -1,25 +1,28 @@
-//! The state of a service: its queues, its workers, its broker.
+//! The state of services: their queues, their workers, their broker.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Management, ManagementError};
-use crate::amqp::{
-    connection::{STORE_ID_PROPERTY, STORE_PROPERTY},
-    dead_letters, queue,
+use crate::{
+    Spec,
+    amqp::{
+        connection::{STORE_ID_PROPERTY, STORE_PROPERTY},
+        dead_letters, queue,
+    },
 };
 
-/// What a service's part of the broker is like. Numbers of messages are statistics, up to 5 seconds old.
+/// What the services' part of the broker is like. Numbers of messages are statistics, up to 5 seconds old.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Status {
     /// The virtual host.
     pub vhost: String,
     /// The broker.
     pub broker: Broker,
-    /// The commands' queues and the dead-letter queue, in this order, also those that are not there.
+    /// For each service the commands' queues and the dead-letter queue, in this order, also those that are not there.
     pub queues: Vec<QueueStatus>,
-    /// Messages in the dead-letter queue; `None` if it is not there.
+    /// Messages in the dead-letter queues; `None` if none is there.
     pub dead_letters: Option<u64>,
     /// The workers.
     pub workers: Vec<Worker>,
@@ -61,6 +64,8 @@ pub struct QueueStatus {
 /// A worker process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Worker {
+    /// Whose commands it takes.
+    pub service: String,
     /// Host and process id.
     pub process: String,
     /// What its connections are for, and their states.
@@ -75,7 +80,7 @@ impl Status {
     /// What is wrong with the broker, or with the workers.
     pub fn alarms(&self) -> Vec<String> {
         let stores = self.stores_differ().then(|| {
-            "the workers have different stores: those that wait consume once the others are gone, and where two consume \
+            "the workers of a service have different stores: those that wait consume once the others are gone, and where two consume \
              (--allow-other-stores), each command meets the store of whichever worker takes it; stop those that are wrong"
                 .to_owned()
         });
@@ -85,8 +90,12 @@ impl Status {
     /// Whether workers keep their state in different places. A command is then answered by the state of whichever
     /// takes it, and a repetition may be executed again.
     fn stores_differ(&self) -> bool {
-        let id = |worker: &'_ Worker| worker.store_id.clone().or_else(|| worker.store.clone());
-        self.workers.iter().filter_map(id).collect::<BTreeSet<_>>().len() > 1
+        let mut stores: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for worker in &self.workers {
+            let id = worker.store_id.as_deref().or(worker.store.as_deref());
+            stores.entry(&worker.service).or_default().extend(id);
+        }
+        stores.values().any(|stores| stores.len() > 1)
     }
 }
 
@@ -139,24 +148,29 @@ struct Connection {
     client_properties: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Reads the state of a service's queues, workers and broker.
+/// Reads the state of services, each with its commands.
 ///
 /// # Errors
 /// [`ManagementError`]. Cancel safe.
 pub async fn read(
     management: &Management,
     vhost: &str,
-    service: &str,
-    commands: &[&str],
+    services: &[(&str, &[Spec])],
 ) -> Result<Status, ManagementError> {
     let overview: Overview = management.get(&["overview"], &[]).await?;
     let current = [("disable_stats", "true"), ("enable_queue_totals", "true")];
     let totals: Vec<QueueTotals> = management.get(&["queues", vhost], &current).await?;
     let consumers: Vec<Consumer> = management.get(&["consumers", vhost], &[]).await?;
     let connections: Vec<Connection> = management.get(&["vhosts", vhost, "connections"], &[]).await?;
-    let names = commands.iter().map(|command| queue(service, command)).chain([dead_letters(service)]);
-    let queues: Vec<_> = names.map(|name| queue_status(name, &totals, &consumers)).collect();
-    let dead = queues.last().filter(|queue| !queue.missing);
+    let state = |name| queue_status(name, &totals, &consumers);
+    let (mut queues, mut dead, mut all_workers) = (Vec::new(), Vec::new(), Vec::new());
+    for (service, commands) in services {
+        queues.extend(commands.iter().map(|command| state(queue(service, command.name))));
+        let letters = state(dead_letters(service));
+        dead.extend((!letters.missing).then_some(letters.ready + letters.unacknowledged));
+        queues.push(letters);
+        all_workers.extend(workers(service, &connections));
+    }
     Ok(Status {
         vhost: vhost.to_owned(),
         broker: Broker {
@@ -164,9 +178,9 @@ pub async fn read(
             node: overview.node,
             alarms: alarms(management).await?,
         },
-        dead_letters: dead.map(|queue| queue.ready + queue.unacknowledged),
+        dead_letters: (!dead.is_empty()).then(|| dead.iter().sum()),
         queues,
-        workers: workers(service, &connections),
+        workers: all_workers,
         blocked_publishers: connections.iter().filter(|connection| connection.is_blocked()).count(),
     })
 }
@@ -223,6 +237,7 @@ fn workers(service: &str, connections: &[Connection]) -> Vec<Worker> {
         let purpose = purpose.trim_end_matches(')').to_owned();
         let state = connection.state.clone().unwrap_or_else(|| "running".to_owned());
         let new = || Worker {
+            service: service.to_owned(),
             process: process.to_owned(),
             connections: BTreeMap::new(),
             store: None,

@@ -217,8 +217,12 @@ mod tests {
         const NAME: &'static str = "numbers";
         const COMMANDS: &'static [Spec] = &[Spec::write("do").created()];
 
-        fn parse(_: &str, _: &[u8]) -> Result<Self, Problem> {
+        fn parse_without(_: &str, _: &[u8], _: &[&str]) -> Result<Self, Problem> {
             unreachable!("no test of this module reads a payload")
+        }
+
+        fn schema(_: &str) -> Option<schemars::Schema> {
+            None
         }
 
         fn flags(_: &str, line: clap::Command) -> clap::Command {

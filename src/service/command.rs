@@ -1,7 +1,7 @@
 //! What a service can be asked for: one struct for each command, and the closed list of them.
 
 use clap::{ArgMatches, Args};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
@@ -37,23 +37,30 @@ pub struct Spec {
     pub access: Access,
     /// The status of a success: 200 or 201.
     pub status: u16,
+    /// Whether a success is a [`Page`](super::list::Page); an export reads all of them.
+    pub pages: bool,
 }
 
 impl Spec {
     /// A command without an effect.
     pub const fn read(name: &'static str) -> Self {
-        Self { name, access: Access::Read, status: 200 }
+        Self { name, access: Access::Read, status: 200, pages: false }
     }
 
     /// A command with an effect: at most once for each message id.
     pub const fn write(name: &'static str) -> Self {
-        Self { name, access: Access::Write, status: 200 }
+        Self { name, access: Access::Write, status: 200, pages: false }
     }
 
     /// A success means that something was created: status 201.
     #[must_use]
     pub const fn created(self) -> Self {
         Self { status: 201, ..self }
+    }
+
+    /// A success is a page.
+    pub(super) const fn paged(self) -> Self {
+        Self { pages: true, ..self }
     }
 }
 
@@ -73,7 +80,19 @@ pub trait Service: Serialize + Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// `malformed`, or `invalid` with the field.
-    fn parse(name: &str, payload: &[u8]) -> Result<Self, Problem>;
+    fn parse(name: &str, payload: &[u8]) -> Result<Self, Problem> {
+        Self::parse_without(name, payload, &[])
+    }
+
+    /// Reads the payload of the command with this name from an object that may have some other members: those of the entity
+    /// that an export wrote.
+    ///
+    /// # Errors
+    /// `malformed`, or `invalid` with the field.
+    fn parse_without(name: &str, payload: &[u8], ignored: &[&str]) -> Result<Self, Problem>;
+
+    /// The JSON Schema of the payload of the command with this name.
+    fn schema(name: &str) -> Option<Schema>;
 
     /// Adds the flags of the command with this name to its command line.
     fn flags(name: &str, line: clap::Command) -> clap::Command;
@@ -114,16 +133,30 @@ macro_rules! service {
             const COMMANDS: &'static [$crate::service::command::Spec] =
                 &[$(<$command as $crate::service::command::Command<$entity>>::SPEC),+];
 
-            fn parse(name: &str, payload: &[u8]) -> Result<Self, $crate::service::Problem> {
+            fn parse_without(
+                name: &str,
+                payload: &[u8],
+                ignored: &[&str],
+            ) -> Result<Self, $crate::service::Problem> {
                 $(
                     if name == <$command as $crate::service::command::Command<$entity>>::SPEC.name {
-                        return $crate::service::payload::parse::<$command>(payload).map(Self::$variant);
+                        return $crate::service::payload::parse_without::<$command>(payload, ignored)
+                            .map(Self::$variant);
                     }
                 )+
                 Err($crate::service::Problem::new(
                     $crate::service::Code::INVALID,
                     format!("there is no command {name:?}"),
                 ))
+            }
+
+            fn schema(name: &str) -> Option<$crate::schemars::Schema> {
+                $(
+                    if name == <$command as $crate::service::command::Command<$entity>>::SPEC.name {
+                        return Some($crate::schemars::schema_for!($command));
+                    }
+                )+
+                None
             }
 
             fn flags(name: &str, line: $crate::clap::Command) -> $crate::clap::Command {

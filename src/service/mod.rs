@@ -8,6 +8,8 @@ pub mod batch;
 pub mod command;
 pub mod entity;
 pub mod inbox;
+pub mod list;
+mod members;
 pub mod payload;
 mod problem;
 pub mod rows;
@@ -21,9 +23,11 @@ use serde::Serialize;
 use crate::failpoints::mutant;
 
 pub use command::{Command, Service, Spec};
+pub use entity::Entity;
 pub use inbox::Fingerprint;
 pub(crate) use problem::cut;
 pub use problem::{Code, FieldError, Problem};
+pub use rows::{Needs, Rows};
 
 /// Where a service keeps its entities: runs batches of requests, each in one transaction.
 ///

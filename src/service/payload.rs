@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::{error::Category, value::RawValue};
 
-use super::{Code, Fingerprint, Payload, Problem, Service};
+use super::{Code, Fingerprint, Payload, Problem, Service, members::Without};
 use crate::limits::{ARRAY_BYTES_MAX, ARRAY_ITEMS_MAX, PAYLOAD_BYTES_MAX};
 
 /// Reads a body: a JSON object is one command, a JSON array a list of them.
@@ -52,6 +52,14 @@ fn decode_many<S: Service>(command: &'static str, body: &[u8]) -> Result<(Payloa
 /// # Errors
 /// `malformed` if it is not JSON, `invalid` with the field's name if it is not a valid `T`.
 pub fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Problem> {
+    parse_without(payload, &[])
+}
+
+/// Reads one payload whose members of some names are not looked at.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_without<T: DeserializeOwned>(payload: &[u8], ignored: &[&str]) -> Result<T, Problem> {
     // serde would take an array for a struct, field by field; the contract has objects only.
     if first_byte(payload) != Some(b'{') {
         return Err(match serde_json::from_slice::<&RawValue>(payload) {
@@ -60,7 +68,11 @@ pub fn parse<T: DeserializeOwned>(payload: &[u8]) -> Result<T, Problem> {
         });
     }
     let mut deserializer = serde_json::Deserializer::from_slice(payload);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let value = match ignored {
+        [] => serde_path_to_error::deserialize(&mut deserializer),
+        _ => serde_path_to_error::deserialize(Without { inner: &mut deserializer, ignored }),
+    }
+    .map_err(|error| {
         let path = error.path().to_string();
         match error.into_inner() {
             inner if inner.classify() == Category::Data => invalid(&path, &inner),

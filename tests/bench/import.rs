@@ -56,7 +56,7 @@ pub(crate) async fn measure(broker: &Broker, worker: &Path, rows: u64) -> Result
 
 async fn exists() -> Result<bool> {
     let mut help = Command::new(PROGRAM);
-    help.args(["import", "--help"]).stdout(Stdio::null()).stderr(Stdio::null());
+    help.args(["import", "users.create", "--help"]).stdout(Stdio::null()).stderr(Stdio::null());
     Ok(help.status().await?.success())
 }
 

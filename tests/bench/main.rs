@@ -46,7 +46,7 @@ struct Args {
     #[arg(long, default_value_t = 800, value_name = "MILLISECONDS")]
     window: u64,
     /// The commands
-    #[arg(long, value_delimiter = ',', default_values = ["create", "get"])]
+    #[arg(long, value_delimiter = ',', default_values = ["users", "create", "get"])]
     commands: Vec<Command>,
     /// Commands in flight
     #[arg(long, value_delimiter = ',', default_values = ["1", "16", "64", "256"])]
@@ -64,7 +64,7 @@ struct Args {
     #[arg(long)]
     check: bool,
     /// The worker to measure
-    #[arg(long, value_name = "PROGRAM", default_value = env!("CARGO_BIN_EXE_rabbitry-worker"))]
+    #[arg(long, value_name = "PROGRAM", default_value = env!("CARGO_BIN_EXE_users-worker"))]
     worker: PathBuf,
     /// Measure beside another build of the worker instead of the echo
     #[arg(long, value_name = "PROGRAM")]

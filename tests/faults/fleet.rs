@@ -146,7 +146,7 @@ async fn live(shared: Arc<Shared>, pid: Arc<AtomicI32>) {
 fn spawn(shared: &Shared) -> Child {
     let start = shared.starts.fetch_add(1, Ordering::Relaxed);
     let log = fs::File::create(shared.logs.join(format!("worker-{start}.log"))).expect("a log can be made");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rabbitry-worker"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_users-worker"));
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.envs(&*shared.environment.lock().unwrap());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);

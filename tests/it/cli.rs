@@ -39,14 +39,17 @@ async fn every_command_answers_in_json_when_piped() {
     let stage = Stage::set().await;
     let worker = stage.worker().await;
     let tour: [(&[&str], Value); 8] = [
-        (&["create", "ann", "--email", "ann@example.com", "--points", "120"], user("ann", 120, "Bronze")),
-        (&["create", "bob", "--email", "bob@example.com"], user("bob", 0, "Bronze")),
-        (&["get", "ann"], user("ann", 120, "Bronze")),
-        (&["promote", "ann"], user("ann", 120, "Gold")),
-        (&["award", "ann", "-25"], user("ann", 95, "Gold")),
-        (&["--json", "promote", "ann"], user("ann", 95, "Silver")),
-        (&["list", "--limit", "1"], json!({"users": [user("ann", 95, "Silver")], "next": "ann"})),
-        (&["list", "--after", "ann"], json!({"users": [user("bob", 0, "Bronze")]})),
+        (
+            &["users", "create", "ann", "--email", "ann@example.com", "--points", "120"],
+            user("ann", 120, "Bronze"),
+        ),
+        (&["users", "create", "bob", "--email", "bob@example.com"], user("bob", 0, "Bronze")),
+        (&["users", "get", "ann"], user("ann", 120, "Bronze")),
+        (&["users", "promote", "ann"], user("ann", 120, "Gold")),
+        (&["users", "award", "ann", "-25"], user("ann", 95, "Gold")),
+        (&["--json", "users", "promote", "ann"], user("ann", 95, "Silver")),
+        (&["users", "list", "--limit", "1"], json!({"users": [user("ann", 95, "Silver")], "next": "ann"})),
+        (&["users", "list", "--after", "ann"], json!({"users": [user("bob", 0, "Bronze")]})),
     ];
     for (args, expected) in tour {
         let said = stage.rabbitry(args).await.with_code(0);
@@ -60,7 +63,7 @@ async fn every_command_answers_in_json_when_piped() {
 async fn a_person_at_a_terminal_sees_a_table() {
     let stage = Stage::set().await;
     let worker = stage.worker().await;
-    let table = stage.rabbitry_on_a_terminal("create ann --email ann@example.com --points 7").await;
+    let table = stage.rabbitry_on_a_terminal("users create ann --email ann@example.com --points 7").await;
     let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     let lines: Vec<_> = table.lines().map(words).filter(|words| !words.is_empty()).collect();
     assert_eq!(
@@ -70,10 +73,10 @@ async fn a_person_at_a_terminal_sees_a_table() {
             ["ann", "ann@example.com", "7", "Bronze"].map(str::to_owned).to_vec(),
         ]
     );
-    stage.rabbitry(&["create", "bob", "--email", "bob@example.com"]).await.with_code(0);
-    let page = stage.rabbitry_on_a_terminal("list --limit 1").await;
+    stage.rabbitry(&["users", "create", "bob", "--email", "bob@example.com"]).await.with_code(0);
+    let page = stage.rabbitry_on_a_terminal("users list --limit 1").await;
     assert!(page.contains("USERNAME") && page.contains("rabbitry list --after ann"), "{page}");
-    let json = stage.rabbitry_on_a_terminal("get ann --json").await;
+    let json = stage.rabbitry_on_a_terminal("users get ann --json").await;
     assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), user("ann", 7, "Bronze"));
     stage.end(worker, &[]).await;
 }
@@ -82,18 +85,18 @@ async fn a_person_at_a_terminal_sees_a_table() {
 async fn the_same_message_id_is_executed_once_and_told_so() {
     let stage = Stage::set().await;
     let worker = stage.worker().await;
-    stage.rabbitry(&["create", "ann", "--email", "ann@example.com"]).await.with_code(0);
-    let award = ["award", "ann", "5", "--message-id", "pay-day", "-v"];
+    stage.rabbitry(&["users", "create", "ann", "--email", "ann@example.com"]).await.with_code(0);
+    let award = ["users", "award", "ann", "5", "--message-id", "pay-day", "-v"];
     let first = stage.rabbitry(&award).await.with_code(0);
     assert_eq!(first.err, "message_id: pay-day\n");
     let second = stage.rabbitry(&award).await.with_code(0);
     assert_eq!(second.out, first.out);
     assert!(second.err.contains("given before"), "{}", second.err);
-    let other = stage.rabbitry(&["award", "ann", "6", "--message-id", "pay-day"]).await.with_code(1);
+    let other = stage.rabbitry(&["users", "award", "ann", "6", "--message-id", "pay-day"]).await.with_code(1);
     assert!(other.err.contains("idempotency_conflict (422)"), "{}", other.err);
     assert_eq!(points(stage.place.store(), "ann"), 5);
     // Without one each call has an id of its own, which -v tells.
-    let fresh = stage.rabbitry(&["award", "ann", "1", "--verbose"]).await.with_code(0);
+    let fresh = stage.rabbitry(&["users", "award", "ann", "1", "--verbose"]).await.with_code(0);
     let id = fresh.err.trim().strip_prefix("message_id: ").unwrap();
     assert_eq!(uuid::Uuid::parse_str(id).unwrap().get_version_num(), 7);
     stage.end(worker, &[]).await;
@@ -102,17 +105,18 @@ async fn the_same_message_id_is_executed_once_and_told_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_wait_returns_when_the_broker_has_the_command() {
     let stage = Stage::set().await;
-    let create = ["create", "ann", "--email", "ann@example.com", "--no-wait", "--message-id", "m1"];
+    let create = ["users", "create", "ann", "--email", "ann@example.com", "--no-wait", "--message-id", "m1"];
     let said = stage.rabbitry(&create).await.with_code(0);
     assert_eq!(said.json(), json!({"message_id": "m1", "confirmed": true}));
     assert_eq!(stage.vhost.ready("users.create").await, 1);
     let worker = stage.worker().await;
     crate::support::eventually("it is done", async || stage.vhost.ready("users.create").await == 0).await;
-    let award = stage.rabbitry(&["award", "ann", "5", "--no-wait"]).await.with_code(0);
+    let award = stage.rabbitry(&["users", "award", "ann", "5", "--no-wait"]).await.with_code(0);
     assert_eq!(award.json()["confirmed"], true);
     wait_for_points(stage.place.store(), "ann", 5).await;
     // Without a reply, what cannot be executed is set aside.
-    stage.rabbitry(&["award", "ann", "0", "--no-wait"]).await.with_code(0);
+    let nothing = r#"{"username":"ann","points":0}"#;
+    stage.rabbitry(&["send", "users.award", nothing, "--no-wait"]).await.with_code(0);
     crate::support::eventually("it is set aside", async || stage.vhost.ready("users.dead").await == 1).await;
     stage.end(worker, &[("users.dead", 1)]).await;
 }
@@ -121,14 +125,14 @@ async fn no_wait_returns_when_the_broker_has_the_command() {
 async fn commands_are_sent_as_json_alone_or_as_an_array() {
     let stage = Stage::set().await;
     let worker = stage.worker().await;
-    let one = stage.rabbitry(&["send", "create", &new_user("ann", 1).to_string()]).await.with_code(0);
+    let one = stage.rabbitry(&["send", "users.create", &new_user("ann", 1).to_string()]).await.with_code(0);
     assert_eq!(one.json(), user("ann", 1, "Bronze"));
     let array = json!([new_user("bob", 2), new_user("ann", 3)]).to_string();
-    let many = stage.rabbitry(&["send", "create", &array]).await.with_code(0).json();
+    let many = stage.rabbitry(&["send", "users.create", &array]).await.with_code(0).json();
     assert_eq!((&many[0], &many[1]["code"]), (&user("bob", 2, "Bronze"), &json!("user_exists")));
-    let bad = stage.rabbitry(&["send", "create", "{"]).await.with_code(1);
+    let bad = stage.rabbitry(&["send", "users.create", "{"]).await.with_code(1);
     assert!(bad.err.contains("malformed (400)"), "{}", bad.err);
-    let page = stage.rabbitry(&["send", "list", "{}"]).await.with_code(0).json();
+    let page = stage.rabbitry(&["send", "users.list", "{}"]).await.with_code(0).json();
     assert_eq!(page["users"].as_array().unwrap().len(), 2);
     stage.end(worker, &[]).await;
 }
@@ -138,7 +142,8 @@ async fn commands_from_standard_input_are_answered_in_their_order() {
     let stage = Stage::set().await;
     let worker = stage.worker().await;
     let lines: String = (0..500).map(|n| format!("{}\n", new_user(&format!("user{n}"), n))).collect();
-    let said = stage.rabbitry_fed(&["send", "create", "-", "--in-flight", "100"], lines).await.with_code(0);
+    let said =
+        stage.rabbitry_fed(&["send", "users.create", "-", "--in-flight", "100"], lines).await.with_code(0);
     for (n, line) in said.out.lines().enumerate() {
         let expected = user(&format!("user{n}"), i64::try_from(n).unwrap(), "Bronze");
         assert_eq!(serde_json::from_str::<Value>(line).unwrap(), expected);
@@ -146,7 +151,7 @@ async fn commands_from_standard_input_are_answered_in_their_order() {
     assert_eq!(said.out.lines().count(), 500);
     // Some refused, an empty line, and no newline at the end.
     let mixed = format!("{}\n\n{}\n{{\n{}", new_user("new1", 0), new_user("user7", 0), new_user("new2", 0));
-    let said = stage.rabbitry_fed(&["send", "create", "-"], mixed).await.with_code(1);
+    let said = stage.rabbitry_fed(&["send", "users.create", "-"], mixed).await.with_code(1);
     let codes: Vec<_> = said
         .out
         .lines()
@@ -155,7 +160,7 @@ async fn commands_from_standard_input_are_answered_in_their_order() {
         .collect();
     assert_eq!(codes, ["done", "user_exists", "malformed", "done"]);
     assert!(said.err.contains("2 commands were refused"), "{}", said.err);
-    let nothing = stage.rabbitry_fed(&["send", "create", "-"], String::new()).await.with_code(0);
+    let nothing = stage.rabbitry_fed(&["send", "users.create", "-"], String::new()).await.with_code(0);
     assert_eq!(nothing.out, "");
     stage.end(worker, &[]).await;
 }
@@ -170,12 +175,12 @@ async fn a_line_that_is_not_text_is_told_alone_and_an_input_that_cannot_be_read_
         command.args(["-c", line]);
         run(command).await
     };
-    let line = r#"printf '{"username":"bob"}\n\377\n{"username":"ann"}\n' | "$RABBITRY" send get -"#;
+    let line = r#"printf '{"username":"bob"}\n\377\n{"username":"ann"}\n' | "$RABBITRY" send users.get -"#;
     let said = fed_by_a_shell(line).await.with_code(1);
     assert!(said.err.contains("3 commands were refused"), "{}", said.err);
     let codes = said.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["code"].clone());
     assert_eq!(codes.collect::<Vec<_>>(), ["user_not_found", "malformed", "user_not_found"]);
-    let said = fed_by_a_shell(r#"exec "$RABBITRY" send get - < ."#).await.with_code(2);
+    let said = fed_by_a_shell(r#"exec "$RABBITRY" send users.get - < ."#).await.with_code(2);
     assert!(said.err.contains("directory"), "{}", said.err);
     assert_eq!(said.out.lines().count(), 1, "{}", said.out);
     stage.end(worker, &[]).await;
@@ -191,11 +196,15 @@ async fn help_version_and_completions_need_no_broker() {
     };
     assert_eq!(alone(&["--version"]).await.out.trim(), format!("rabbitry {}", env!("CARGO_PKG_VERSION")));
     let help = alone(&["--help"]).await.out;
-    for command in ["create", "get", "award", "promote", "list", "send", "completions", "AMQP_URL"] {
+    for verb in ["users", "import", "status", "send", "completions", "AMQP_URL"] {
+        assert!(help.contains(verb), "{help}");
+    }
+    let help = alone(&["users", "--help"]).await.out;
+    for command in ["create", "get", "award", "promote", "list"] {
         assert!(help.contains(command), "{help}");
     }
     assert!(
-        !alone(&["create", "--help"]).await.out.contains("127.0.0.1:1"),
+        !alone(&["users", "create", "--help"]).await.out.contains("127.0.0.1:1"),
         "values of secrets are not shown"
     );
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
@@ -206,16 +215,21 @@ async fn help_version_and_completions_need_no_broker() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_help_of_a_command_says_what_is_so() {
     let stage = Stage::set().await;
-    let help = async |command: &str| {
-        let text = stage.rabbitry(&[command, "--help"]).await.with_code(0).out;
+    let help = async |words: &[&str]| {
+        let text = stage.rabbitry(&[words, &["--help"]].concat()).await.with_code(0).out;
         text.split_whitespace().collect::<Vec<_>>().join(" ")
     };
-    for command in ["create", "get", "list", "send"] {
-        let text = help(command).await;
-        assert!(text.contains("get and list have no effect and are read afresh"), "{text}");
+    for words in [&["users", "create"][..], &["users", "get"], &["users", "list"], &["send"]] {
+        let text = help(words).await;
+        assert!(text.contains("commands without an effect are read afresh"), "{text}");
     }
-    let list = help("list").await;
-    assert!(list.contains("How many users at most, 1 to 1000 [default: 100]"), "{list}");
+    let create = help(&["users", "create"]).await;
+    assert!(
+        create.contains("Store a new user") && create.contains("Opening balance [default: 0]"),
+        "{create}"
+    );
+    let list = help(&["users", "list"]).await;
+    assert!(list.contains("How many at most, 1 to 1000 [default: 100]"), "{list}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -250,7 +264,8 @@ async fn the_brokers_url_may_stand_in_a_file() {
     let worker = stage.worker().await;
     let file = stage.place.file("amqp-url");
     std::fs::write(&file, format!("{}\n", stage.vhost.url_text())).unwrap();
-    let mut command = cli(&stage.vhost, &stage.place, &["create", "ann", "--email", "ann@example.com"]);
+    let mut command =
+        cli(&stage.vhost, &stage.place, &["users", "create", "ann", "--email", "ann@example.com"]);
     command.env_remove("AMQP_URL").env("AMQP_URL_FILE", file);
     run(command).await.with_code(0);
     stage.end(worker, &[]).await;

@@ -295,7 +295,7 @@ fn a_program_with_failpoints_is_told_from_one_without() {
     let makefile = fs::read_to_string(crate::tidy::root("Makefile")).unwrap();
     let mark = "RABBITRY_FAILPOINTS";
     assert!(makefile.contains(&format!("grep -la {mark} ")), "make build looks for {mark}");
-    let program = fs::read(env!("CARGO_BIN_EXE_rabbitry-worker")).unwrap();
+    let program = fs::read(env!("CARGO_BIN_EXE_users-worker")).unwrap();
     let is_there = program.windows(mark.len()).any(|bytes| bytes == mark.as_bytes());
     assert_eq!(is_there, COMPILED_IN);
 }

@@ -5,12 +5,12 @@ use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 use crate::support::process::{Place, Said, program, run};
 
 fn worker(place: &Place) -> Command {
-    program(env!("CARGO_BIN_EXE_rabbitry-worker"), place)
+    program(env!("CARGO_BIN_EXE_users-worker"), place)
 }
 
 fn get_ann(place: &Place) -> Command {
     let mut command = program(env!("CARGO_BIN_EXE_rabbitry"), place);
-    command.args(["get", "ann"]);
+    command.args(["users", "get", "ann"]);
     command
 }
 

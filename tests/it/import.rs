@@ -33,7 +33,10 @@ fn earned(points: i64) -> &'static str {
 }
 
 async fn somebody_else_creates_a_user(stage: &Stage) -> Users {
-    stage.run(&["create", OTHER, "--email", "else@example.com", "--points", "77"]).await.with_code(0);
+    stage
+        .run(&["users", "create", OTHER, "--email", "else@example.com", "--points", "77"])
+        .await
+        .with_code(0);
     stage.users()
 }
 
@@ -46,7 +49,7 @@ async fn a_file_with_every_kind_of_bad_row_gives_exactly_the_users_and_the_refus
     expected.extend(mixed.users.clone());
     mixed.write(&stage.file("users.csv"));
 
-    let first = stage.run(&["import", "users.csv"]).await.with_code(1);
+    let first = stage.run(&["import", "users.create", "users.csv"]).await.with_code(1);
     let refused = "users.csv.refused.csv";
     assert_eq!(first.summary(), mixed.summary(0, refused.as_ref()));
     assert!(first.err.contains(&format!("rows were refused; they stand with their reasons in {refused}")));
@@ -54,7 +57,7 @@ async fn a_file_with_every_kind_of_bad_row_gives_exactly_the_users_and_the_refus
     assert_eq!(stage.users(), expected);
 
     let (executed, rows_refused) = (stage.executed(), fs::read(stage.file(refused)).unwrap());
-    let second = stage.run(&["import", "users.csv", "--in-flight", "3"]).await.with_code(1);
+    let second = stage.run(&["import", "users.create", "users.csv", "--in-flight", "3"]).await.with_code(1);
     assert_eq!(second.summary(), mixed.summary(mixed.sent(), refused.as_ref()));
     assert_eq!(fs::read(stage.file(refused)).unwrap(), rows_refused);
     assert_eq!((stage.users(), stage.executed()), (expected, executed), "nothing was repeated");
@@ -70,7 +73,7 @@ async fn workers_and_the_import_are_killed_and_every_row_counts_once() {
     mixed.write(&stage.file("users.csv"));
 
     // Few messages under way, so that there are as many moments as there are messages.
-    let mut import = stage.start(&["import", "users.csv", "--in-flight", "2"]);
+    let mut import = stage.start(&["import", "users.create", "users.csv", "--in-flight", "2"]);
     for fifth in 1..=4 {
         let users = mixed.users.len() * fifth / 5;
         eventually(&format!("{users} users"), async || stage.count_users() >= users).await;
@@ -83,7 +86,7 @@ async fn workers_and_the_import_are_killed_and_every_row_counts_once() {
     kill(import).await;
     assert!(stage.count_users() < expected.len(), "the import was killed on its way");
 
-    import = stage.start(&["import", "users.csv"]);
+    import = stage.start(&["import", "users.create", "users.csv"]);
     let again = end(import).await.with_code(1);
     let repeated = usize::try_from(again.summary()["repeated"].as_u64().unwrap()).unwrap();
     assert!(repeated > mixed.sent() / 2, "what was done counts as done: {repeated}");
@@ -91,7 +94,7 @@ async fn workers_and_the_import_are_killed_and_every_row_counts_once() {
     mixed.assert_refused(&stage.file("users.csv.refused.csv"));
     assert_eq!(stage.users(), expected);
     let executed = stage.executed();
-    stage.run(&["import", "users.csv"]).await.with_code(1);
+    stage.run(&["import", "users.create", "users.csv"]).await.with_code(1);
     assert_eq!((stage.users(), stage.executed()), (expected, executed), "nothing was repeated");
 }
 
@@ -103,14 +106,12 @@ async fn promotion_is_of_those_that_this_import_created_and_happens_once() {
     let file = good_file(1_200) + OTHER + ",else@example.com,150\n";
     fs::write(stage.file("users.csv"), file).unwrap();
 
-    let plain = stage.run(&["import", "users.csv"]).await.with_code(1);
-    assert_eq!(
-        (plain.summary()["created"].clone(), plain.summary()["promoted"].clone()),
-        (json!(1_200), json!(0))
-    );
-    let promoted = stage.run(&["import", "users.csv", "--promote"]).await.with_code(1);
+    let plain = stage.run(&["import", "users.create", "users.csv"]).await.with_code(1);
+    assert_eq!((plain.summary()["done"].clone(), plain.summary().get("then_done")), (json!(1_200), None));
+    let promoted =
+        stage.run(&["import", "users.create", "users.csv", "--then", "users.promote"]).await.with_code(1);
     let summary = json!({
-        "rows": 1_201, "created": 1_200, "promoted": 1_200, "repeated": 1_201, "refused": {"user_exists": 1},
+        "rows": 1_201, "done": 1_200, "then_done": 1_200, "repeated": 1_201, "refused": {"user_exists": 1},
         "refused_file": "users.csv.refused.csv", "complete": true,
     });
     assert_eq!(promoted.summary(), summary);
@@ -122,8 +123,9 @@ async fn promotion_is_of_those_that_this_import_created_and_happens_once() {
     assert_eq!(stage.users(), expected, "somebody else's user is not promoted");
 
     // What is earned since is left to whoever awarded it.
-    stage.run(&["award", "user-1", "500"]).await.with_code(0);
-    let again = stage.run(&["import", "users.csv", "--promote"]).await.with_code(1);
+    stage.run(&["users", "award", "user-1", "500"]).await.with_code(0);
+    let again =
+        stage.run(&["import", "users.create", "users.csv", "--then", "users.promote"]).await.with_code(1);
     assert_eq!(again.summary(), summary);
     expected.insert("user-1".to_owned(), ("user-1@example.com".to_owned(), 501, "Bronze".to_owned()));
     assert_eq!(stage.users(), expected);
@@ -133,7 +135,7 @@ async fn promotion_is_of_those_that_this_import_created_and_happens_once() {
 async fn an_interrupted_import_says_what_to_do_and_is_continued_by_running_it_again() {
     let stage = Stage::set().await;
     fs::write(stage.file("users.csv"), good_file(4_000)).unwrap();
-    let import = stage.start(&["import", "users.csv", "--in-flight", "3"]);
+    let import = stage.start(&["import", "users.create", "users.csv", "--in-flight", "3"]);
     eventually("three messages are under way", async || stage.vhost.ready("users.create").await == 3).await;
     let pid = import.id().unwrap().to_string();
     assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
@@ -148,9 +150,9 @@ async fn an_interrupted_import_says_what_to_do_and_is_continued_by_running_it_ag
     assert_eq!(interrupted.summary()["complete"], false);
 
     let _worker = stage.worker();
-    let again = stage.run(&["import", "users.csv"]).await.with_code(0);
+    let again = stage.run(&["import", "users.create", "users.csv"]).await.with_code(0);
     let summary = json!({
-        "rows": 4_000, "created": 4_000, "promoted": 0, "repeated": 1_500, "refused": {}, "complete": true,
+        "rows": 4_000, "done": 4_000, "repeated": 1_500, "refused": {}, "complete": true,
     });
     assert_eq!(again.summary(), summary);
     assert_eq!(stage.count_users(), 4_000);
@@ -161,13 +163,13 @@ async fn an_interrupted_import_says_what_to_do_and_is_continued_by_running_it_ag
 async fn an_import_without_an_answer_ends_with_75_and_the_advice_to_run_it_again() {
     let stage = Stage::set().await;
     fs::write(stage.file("users.csv"), good_file(700)).unwrap();
-    let import = stage.run(&["import", "users.csv", "--timeout", "1"]).await.with_code(75);
+    let import = stage.run(&["import", "users.create", "users.csv", "--timeout", "1"]).await.with_code(75);
     for part in ["lines 2 to 501", "not known", "run the same import again"] {
         assert!(import.err.contains(part), "{part}: {}", import.err);
     }
     assert_eq!(import.summary()["rows"], 0);
     stage.vhost.delete_queue("users.create").await;
-    let import = stage.run(&["import", "users.csv"]).await.with_code(69);
+    let import = stage.run(&["import", "users.create", "users.csv"]).await.with_code(69);
     assert!(import.err.contains("topology apply"), "{}", import.err);
 }
 
@@ -178,9 +180,12 @@ async fn refused_rows_of_an_earlier_run_stay_until_there_is_a_broker_with_the_qu
     let refused = stage.file("users.csv.refused.csv");
     let of_yesterday = "line,username,email,points,code,detail\n7,ann,,,invalid,of yesterday\n";
     fs::write(&refused, of_yesterday).unwrap();
-    stage.run(&["import", "users.csv", "--amqp-url", "amqp://127.0.0.1:1"]).await.with_code(69);
+    stage
+        .run(&["import", "users.create", "users.csv", "--amqp-url", "amqp://127.0.0.1:1"])
+        .await
+        .with_code(69);
     stage.vhost.delete_queue("users.create").await;
-    stage.run(&["import", "users.csv"]).await.with_code(69);
+    stage.run(&["import", "users.create", "users.csv"]).await.with_code(69);
     assert_eq!(fs::read_to_string(&refused).unwrap(), of_yesterday);
 }
 
@@ -204,8 +209,10 @@ async fn a_file_that_holds_no_refused_rows_is_not_written_over() {
         (&["--refused", "-"], "--refused takes the name of a file, not `-`"),
     ];
     for (args, part) in cases {
-        let ended =
-            stage.run(&[&["import", "users.csv", "--timeout", "5"], args].concat()).await.with_code(2);
+        let ended = stage
+            .run(&[&["import", "users.create", "users.csv", "--timeout", "5"], args].concat())
+            .await
+            .with_code(2);
         assert!(ended.err.contains(part), "{part}: {}", ended.err);
     }
     for (name, text) in files {
@@ -220,12 +227,12 @@ async fn a_username_that_stands_twice_is_not_sent_again_before_the_first_row_is_
     let stage = Stage::set().await;
     let file = good_file(1_400) + "user-0,late@example.com,1\n";
     fs::write(stage.file("users.csv"), file).unwrap();
-    stage.run(&["import", "users.csv", "--timeout", "1"]).await.with_code(75);
+    stage.run(&["import", "users.create", "users.csv", "--timeout", "1"]).await.with_code(75);
     eventually("two messages are sent", async || stage.vhost.ready("users.create").await >= 2).await;
     assert_eq!(stage.vhost.ready("users.create").await, 2, "the third message waits for the first");
 
     let _worker = stage.worker();
-    let import = stage.run(&["import", "users.csv"]).await.with_code(1);
+    let import = stage.run(&["import", "users.create", "users.csv"]).await.with_code(1);
     assert_eq!(import.summary()["refused"], json!({"user_exists": 1}));
     assert_eq!(stage.users()["user-0"].0, "user-0@example.com");
 }
@@ -244,7 +251,17 @@ async fn what_is_exported_is_exactly_what_there_is_and_can_be_imported_again() {
         })
         .collect();
     let input = objects + "{\"username\":\"ann\"}\n\nnonsense\n";
-    let args = ["import", "-", "--format", "ndjson", "--promote", "--refused", "bad.csv"];
+    let args = [
+        "import",
+        "users.create",
+        "-",
+        "--format",
+        "ndjson",
+        "--then",
+        "users.promote",
+        "--refused",
+        "bad.csv",
+    ];
     stage.run_with(&args, input.as_bytes()).await.with_code(1);
     let refused: Vec<_> = stage::refused(&stage.file("bad.csv"));
     let refused: Vec<_> =
@@ -255,7 +272,7 @@ async fn what_is_exported_is_exactly_what_there_is_and_can_be_imported_again() {
     assert_eq!(users.len(), 2_500);
 
     fs::write(stage.file("users.csv"), "of yesterday").unwrap();
-    stage.run(&["export", "users.csv"]).await.with_code(0);
+    stage.run(&["export", "users", "users.csv"]).await.with_code(0);
     let mode = fs::metadata(stage.file("users.csv")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "it holds addresses");
     let mut reader = csv::Reader::from_path(stage.file("users.csv")).unwrap();
@@ -265,14 +282,14 @@ async fn what_is_exported_is_exactly_what_there_is_and_can_be_imported_again() {
         .map(|row| row.map(|(name, email, points, status)| (name, (email, points, status))).unwrap())
         .collect();
     assert_eq!(exported, users.clone().into_iter().collect::<Vec<_>>(), "in their order, each once");
-    let output = stage.run(&["export", "--format", "ndjson"]).await.with_code(0).out;
+    let output = stage.run(&["export", "users", "--format", "ndjson"]).await.with_code(0).out;
     let names: Vec<_> = output
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["username"].as_str().unwrap().to_owned())
         .collect();
     assert!(names.iter().eq(users.keys()));
 
-    let mut unread = stage.start(&["export"]);
+    let mut unread = stage.start(&["export", "users"]);
     drop(unread.stdout.take());
     let unread = end(unread).await.with_code(0);
     assert_eq!(unread.err, "", "a reader that has gone away is not an error");
@@ -280,10 +297,11 @@ async fn what_is_exported_is_exactly_what_there_is_and_can_be_imported_again() {
     let other = Stage::set().await;
     let _other_worker = other.worker();
     fs::copy(stage.file("users.csv"), other.file("users.csv")).unwrap();
-    let copied = other.run(&["import", "users.csv", "--promote"]).await.with_code(0);
+    let copied =
+        other.run(&["import", "users.create", "users.csv", "--then", "users.promote"]).await.with_code(0);
     assert!(copied.err.contains("ignoring in users.csv: status"), "{}", copied.err);
     assert_eq!(other.users(), users);
-    let args = ["import", "-", "--format", "ndjson", "--refused", "again.csv"];
+    let args = ["import", "users.create", "-", "--format", "ndjson", "--refused", "again.csv"];
     let again = other.run_with(&args, output.as_bytes()).await.with_code(0);
     assert_eq!(again.summary()["repeated"], 2_500, "the same rows at the same places are the same import");
 }
@@ -292,12 +310,12 @@ async fn what_is_exported_is_exactly_what_there_is_and_can_be_imported_again() {
 async fn an_export_of_nothing_has_a_header_and_one_that_fails_leaves_the_old_file() {
     let stage = Stage::set().await;
     fs::write(stage.file("users.csv"), "of yesterday").unwrap();
-    stage.run(&["export", "users.csv", "--timeout", "0.5"]).await.with_code(75);
+    stage.run(&["export", "users", "users.csv", "--timeout", "0.5"]).await.with_code(75);
     assert_eq!(fs::read_to_string(stage.file("users.csv")).unwrap(), "of yesterday");
     let names: Vec<_> = fs::read_dir(stage.file("")).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert_eq!(names, ["users.csv"], "no half file is left");
     let _worker = stage.worker();
-    let export = stage.run(&["export"]).await.with_code(0);
+    let export = stage.run(&["export", "users"]).await.with_code(0);
     assert_eq!(export.out, "username,email,points,status\n");
 }
 
@@ -326,7 +344,7 @@ async fn what_cannot_be_imported_is_told_before_anything_is_sent() {
         (&["good.csv", "--refused", "no/such/folder"], "cannot write refused rows to no/such/folder"),
     ];
     for (args, part) in cases {
-        let ended = stage.run(&[&["import"], args].concat()).await.with_code(2);
+        let ended = stage.run(&[&["import", "users.create"], args].concat()).await.with_code(2);
         assert!(ended.err.contains(part), "{part}: {}", ended.err);
     }
     assert_eq!(stage.vhost.ready("users.create").await, 0);

@@ -500,8 +500,8 @@ async fn filters_choose_and_nothing_is_changed_without_one() {
         ids(&run).join(" ")
     };
     assert_eq!(list(&["--reason", "internal"]).await, "m1 m3");
-    assert_eq!(list(&["--command", "create"]).await, "m1 m2");
-    assert_eq!(list(&["--command", "create", "--reason", "internal"]).await, "m1");
+    assert_eq!(list(&["--command", "users.create"]).await, "m1 m2");
+    assert_eq!(list(&["--command", "users.create", "--reason", "internal"]).await, "m1");
     assert_eq!(list(&["--id", "m3", "--id", "m2"]).await, "m2 m3");
     assert_eq!(list(&["--older-than", "2h"]).await, "m1 m2 m3");
     assert_eq!(list(&["--newer-than", "2h"]).await, "");
@@ -515,7 +515,8 @@ async fn filters_choose_and_nothing_is_changed_without_one() {
     }
     vhost.assert_left(&[(DEAD, 3)]).await;
     let run =
-        rabbitry(&vhost, &["dead-letters", "requeue", "--command", "create", "--reason", "invalid"]).await;
+        rabbitry(&vhost, &["dead-letters", "requeue", "--command", "users.create", "--reason", "invalid"])
+            .await;
     assert_eq!((run.code, &run.json["requeued"]), (0, &json!(1)), "{}", run.errors);
     vhost.assert_left(&[(DEAD, 2), ("users.create", 1)]).await;
 }
@@ -537,7 +538,7 @@ async fn dropping_takes_a_confirmation_and_removes_what_is_meant() {
     for number in 0..200 {
         vhost.publish(DEAD, b"{}", set_aside("get", "internal", &number.to_string())).await;
     }
-    let run = rabbitry(&vhost, &["dead-letters", "drop", "--command", "get", "--yes"]).await;
+    let run = rabbitry(&vhost, &["dead-letters", "drop", "--command", "users.get", "--yes"]).await;
     assert_eq!((run.code, &run.json["dropped"]), (0, &json!(200)), "{}", run.errors);
     vhost.assert_left(&[(DEAD, 2)]).await;
 }
@@ -564,7 +565,7 @@ async fn what_the_broker_does_not_take_stays() {
     vhost.publish(DEAD, b"{}", set_aside("get", "internal", "m2")).await;
     vhost.publish(DEAD, b"{}", set_aside("drop", "internal", "m3")).await;
     vhost.delete_queue("users.create").await;
-    let unroutable = rabbitry(&vhost, &["dead-letters", "requeue", "--command", "create"]).await;
+    let unroutable = rabbitry(&vhost, &["dead-letters", "requeue", "--command", "users.create"]).await;
     assert_eq!((unroutable.code, &unroutable.json["letters"][0]["kept"]), (69, &json!("unroutable")));
     let foreign = rabbitry(&vhost, &["dead-letters", "requeue", "--id", "m3"]).await;
     assert_eq!((foreign.code, &foreign.json["letters"][0]["kept"]), (1, &json!("unknown_origin")));
@@ -582,7 +583,7 @@ async fn what_the_broker_does_not_take_stays() {
         publish.await.unwrap().await.unwrap().is_nack()
     })
     .await;
-    let refused = rabbitry(&vhost, &["dead-letters", "requeue", "--command", "get"]).await;
+    let refused = rabbitry(&vhost, &["dead-letters", "requeue", "--command", "users.get"]).await;
     assert_eq!(
         (refused.code, &refused.json["letters"][0]["kept"]),
         (75, &json!("refused")),

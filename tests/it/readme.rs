@@ -114,7 +114,7 @@ fn every_command_is_in_the_readme() {
 #[test]
 fn every_flag_and_variable_is_in_the_readme() {
     let mut helps = Vec::new();
-    for program in [env!("CARGO_BIN_EXE_rabbitry"), env!("CARGO_BIN_EXE_rabbitry-worker")] {
+    for program in [env!("CARGO_BIN_EXE_rabbitry"), env!("CARGO_BIN_EXE_users-worker")] {
         collect_help(program, &mut Vec::new(), &mut helps);
     }
     assert!(helps.len() > 5, "the help of the commands was not found");

@@ -155,7 +155,7 @@ async fn workers_change_their_store_under_load_and_every_command_counts_once() {
     let new = new.url.clone();
     stage.ask("create", new_user("ann", 0)).await;
     let (enough, sent) = (CancellationToken::new(), Arc::new(AtomicI64::new(0)));
-    let arguments = ["send", "award", "-", "--in-flight", "100", "--timeout", "60"];
+    let arguments = ["send", "users.award", "-", "--in-flight", "100", "--timeout", "60"];
     let send = cli(&stage.vhost, &stage.place, &arguments);
     let sending = tokio::spawn(run_with_lines(send, awards(&enough, &sent)));
     eventually("the load goes on", async || points(&old, "ann") > 500).await;

@@ -129,8 +129,11 @@ async fn two_workers_share_a_store_and_a_rolling_restart_fails_no_command() {
     let mut workers = [stage.worker().await, stage.worker().await];
     stage.vhost.wait_for_consumers("users.award", 2).await;
     stage.ask("create", new_user("ann", 0)).await;
-    let send =
-        cli(&stage.vhost, &stage.place, &["send", "award", "-", "--in-flight", "200", "--timeout", "60"]);
+    let send = cli(
+        &stage.vhost,
+        &stage.place,
+        &["send", "users.award", "-", "--in-flight", "200", "--timeout", "60"],
+    );
     let enough = CancellationToken::new();
     let sent = Arc::new(AtomicI64::new(0));
     let lines = {

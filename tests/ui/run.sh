@@ -60,7 +60,7 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
-export WORKER=$target/debug/rabbitry-worker RABBITRY=$target/debug/rabbitry
+export WORKER=$target/debug/users-worker RABBITRY=$target/debug/rabbitry
 
 cargo build --locked --bins
 rabbitmq/broker.sh up

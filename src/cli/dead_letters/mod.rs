@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::{
-    Failure,
+    About, Failure,
     output::{Format, counted, note, print, print_table, printable, table},
 };
 use crate::{
@@ -31,10 +31,6 @@ use crate::{
     limits::{DEAD_LETTERS_LOOKED_AT, DEAD_LETTERS_LOOKED_AT_MAX},
     service::Code,
     telemetry::report,
-    users::{
-        SERVICE,
-        commands::{COMMANDS, REFUSALS},
-    },
 };
 use show::{detailed, json_of, row, summary};
 
@@ -62,7 +58,7 @@ pub(super) enum DeadLetters {
         #[arg(long)]
         dry_run: bool,
         /// Give ids that are too old to be remembered a new one. Their commands may have been executed under the old
-        /// one: look at the users first
+        /// one: look at what they change first
         #[arg(long)]
         new_id: bool,
         /// Leave deadlines that have passed out, so that these commands are executed nevertheless
@@ -103,8 +99,8 @@ pub(super) struct Selection {
     /// `delivery_limit`, maxlen)
     #[arg(long, value_name = "CODE", value_parser = PossibleValuesParser::new(reasons()))]
     reason: Option<String>,
-    /// The command they were
-    #[arg(long, value_parser = PossibleValuesParser::new(COMMANDS.iter().map(|command| command.name)))]
+    /// The command they were, for instance users.create
+    #[arg(long)]
     command: Option<String>,
     /// Died longer ago than this, for instance 2h or 3days
     #[arg(long, value_name = "AGE", value_parser = age)]
@@ -122,16 +118,23 @@ pub(super) struct Selection {
 
 /// Why a message can be dead-lettered: the codes of problems, and what the broker calls its own reasons.
 fn reasons() -> impl Iterator<Item = &'static str> {
-    let codes = Code::SHARED.iter().chain(&REFUSALS).map(|code| code.name);
-    codes.chain(["expired", "rejected", "delivery_limit", "maxlen"])
+    Code::SHARED.iter().map(|code| code.name).chain(["expired", "rejected", "delivery_limit", "maxlen"])
 }
 
 impl Selection {
+    /// Whether letters of this service can be meant.
+    fn is_about(&self, service: &str) -> bool {
+        self.command
+            .as_deref()
+            .is_none_or(|command| command.split_once('.').is_some_and(|(of, _)| of == service))
+    }
+
     fn filter(&self) -> Filter {
+        let command = self.command.as_deref().and_then(|command| command.split_once('.'));
         Filter {
             ids: self.ids.clone(),
             reason: self.reason.clone(),
-            command: self.command.clone(),
+            command: command.map(|(_, name)| name.to_owned()),
             older_than: self.older_than,
             newer_than: self.newer_than,
         }
@@ -150,43 +153,64 @@ impl Selection {
     }
 }
 
-/// Runs `rabbitry dead-letters`. `patience` is how long the broker may take for each step.
+/// Runs `rabbitry dead-letters`, for one service after another. `patience` is how long the broker may take for each step.
 pub(super) async fn run(
+    services: &[About],
     broker: &BrokerArgs,
     action: DeadLetters,
     patience: Duration,
     format: Format,
 ) -> Result<(), Failure> {
-    let desk = Desk { url: broker.broker()?, patience, format };
-    match action {
-        DeadLetters::List(selection) => desk.list(&selection).await,
-        DeadLetters::Show { id, limit } => desk.show(&id, limit).await,
-        DeadLetters::Requeue { selection, all, dry_run, new_id, drop_deadline } => {
-            let filter = selection.deliberate_filter(all)?;
-            let rules = Rules { commands: COMMANDS, new_id, drop_deadline };
-            if dry_run {
-                desk.requeue_dry(&filter, &rules, selection.limit).await
-            } else {
-                desk.requeue(&filter, &rules, selection.limit).await
+    let url = broker.broker()?;
+    for about in services.iter().filter(|about| action.is_about(about.name)) {
+        Desk { about, url: url.clone(), patience, format }.run(&action).await?;
+    }
+    Ok(())
+}
+
+impl DeadLetters {
+    fn is_about(&self, service: &str) -> bool {
+        match self {
+            Self::List(selection) | Self::Requeue { selection, .. } | Self::Drop { selection, .. } => {
+                selection.is_about(service)
             }
-        }
-        DeadLetters::Drop { selection, all, dry_run, yes } => {
-            let filter = selection.deliberate_filter(all)?;
-            desk.drop(&filter, selection.limit, dry_run, yes).await
+            Self::Show { .. } => true,
         }
     }
 }
 
-/// Where dead letters are handled, and how it is told.
-struct Desk {
+/// Where the dead letters of a service are handled, and how it is told.
+struct Desk<'a> {
+    about: &'a About,
     url: BrokerUrl,
     patience: Duration,
     format: Format,
 }
 
-impl Desk {
+impl Desk<'_> {
+    async fn run(&self, action: &DeadLetters) -> Result<(), Failure> {
+        match action {
+            DeadLetters::List(selection) => self.list(selection).await,
+            DeadLetters::Show { id, limit } => self.show(id, *limit).await,
+            DeadLetters::Requeue { selection, all, dry_run, new_id, drop_deadline } => {
+                let filter = selection.deliberate_filter(*all)?;
+                let commands = self.about.commands;
+                let rules = Rules { commands, new_id: *new_id, drop_deadline: *drop_deadline };
+                if *dry_run {
+                    self.requeue_dry(&filter, &rules, selection.limit).await
+                } else {
+                    self.requeue(&filter, &rules, selection.limit).await
+                }
+            }
+            DeadLetters::Drop { selection, all, dry_run, yes } => {
+                let filter = selection.deliberate_filter(*all)?;
+                self.drop(&filter, selection.limit, *dry_run, *yes).await
+            }
+        }
+    }
+
     async fn open(&self) -> Result<DeadLetterQueue, Failure> {
-        Ok(DeadLetterQueue::open(&self.url, SERVICE, self.patience).await?)
+        Ok(DeadLetterQueue::open(&self.url, self.about.name, self.patience).await?)
     }
 
     /// Looks at letters and keeps what `pick` makes of those that are meant, so that no more than that is in memory.
@@ -267,7 +291,7 @@ impl Desk {
 
     async fn requeue(&self, filter: &Filter, rules: &Rules, limit: u32) -> Result<(), Failure> {
         let mut queue = self.open().await?;
-        let publisher = Publisher::open(&self.url, SERVICE, self.patience).await?;
+        let publisher = Publisher::open(&self.url, self.about.name, self.patience).await?;
         let mut sent = Vec::new();
         let result = requeue(&mut queue, &publisher, rules, filter, limit, &mut sent).await;
         publisher.close().await;
@@ -399,7 +423,7 @@ fn reason(kept: Kept) -> &'static str {
     match kept {
         Kept::UnknownOrigin => "not from the queue of a command (`rabbitry dead-letters show` tells more)",
         Kept::IdExpired => {
-            "the id is older than replies are remembered, and the command may have been executed; look at the users, then --new-id"
+            "the id is older than replies are remembered, and the command may have been executed; look at what it changed, then --new-id"
         }
         Kept::DeadlinePassed => "the deadline has passed; --drop-deadline executes it nevertheless",
         Kept::Unroutable => "the command has no queue; `rabbitry topology apply` creates it",

@@ -1,41 +1,37 @@
 //! Rows become messages. Where a file is cut, and the messages' ids, follow from its content alone, so that a second
 //! run sends the same messages and the inbox answers them as it did before.
 //!
-//! A chunk is a fixed number of rows *of the file*, refused ones included: a row that one version of the program
-//! refuses and another takes does not shift the rows behind it.
+//! A chunk is a fixed number of rows *of the file*, refused ones included, or less where its lines are so long that they might
+//! not fit into a message: a row that one version of the program refuses and another takes does not shift the rows behind it.
 //!
 //! An id is made of the position of the chunk's first row and a hash of the message. It tells no time, so it never
-//! expires, and sent again after the inbox has forgotten it the chunk is executed again: every user is then refused as
-//! existing, and nothing is doubled, as an import awards nothing.
+//! expires, and sent again after the inbox has forgotten it the chunk is executed again: what creates is then refused as
+//! existing, and nothing is doubled; what adds is added again.
 
 use std::io::{self, BufRead};
 
-use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::rows::{RefusedRow, Row, Rows};
 use crate::{
     amqp::client::Command,
-    limits::{ARRAY_BYTES_MAX, ARRAY_ITEMS_MAX, EMAIL_MAX, IMPORT_CHUNK_ROWS, POINTS_MAX, USERNAME_MAX},
-    service::to_json,
-    users::{commands::promote::Promote, user::Username},
+    limits::{ARRAY_BYTES_MAX, ARRAY_ITEMS_MAX, IMPORT_CHUNK_ROWS, PAYLOAD_BYTES_MAX},
 };
 
-/// The most that one user takes in an array: a quote or a backslash in an address is escaped by one more byte.
-const ROW_BYTES_MAX: usize = r#"{"username":"","email":"","points":},"#.len()
-    + USERNAME_MAX
-    + 2 * EMAIL_MAX
-    + POINTS_MAX.ilog10() as usize
-    + 1;
+/// The most bytes that a row may take in a message: each byte of its line may be escaped by five more, and the names of its
+/// fields and their defaults take some room.
+const fn bytes_in_message(line: usize) -> usize {
+    6 * line + 512
+}
 const _: () = assert!(IMPORT_CHUNK_ROWS <= ARRAY_ITEMS_MAX);
-const _: () = assert!(IMPORT_CHUNK_ROWS * ROW_BYTES_MAX + 2 <= ARRAY_BYTES_MAX);
+const _: () = assert!(bytes_in_message(PAYLOAD_BYTES_MAX) < ARRAY_BYTES_MAX);
 
 /// Some rows of the file, in one message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Chunk {
     /// The position of its first row in the file, from 0.
     pub(super) first_row: u64,
-    /// The users to create.
+    /// What is sent.
     pub(super) rows: Vec<Row>,
     /// What cannot be sent.
     pub(super) refused: Vec<RefusedRow>,
@@ -55,41 +51,47 @@ impl Chunk {
         (lines().min().unwrap_or(0), lines().max().unwrap_or(0))
     }
 
-    /// The message that creates its users; none if there is none to create.
-    pub(super) fn create(&self) -> Option<Command> {
-        let users: Vec<_> = self.rows.iter().map(|row| &row.create).collect();
-        (!users.is_empty()).then(|| message("create", self.first_row, &users))
-    }
-
-    /// The message that promotes some of its users; none if it is about none.
-    pub(super) fn promote(&self, users: Vec<Username>) -> Option<Command> {
-        let users: Vec<_> = users.into_iter().map(|username| Promote { username }).collect();
-        (!users.is_empty()).then(|| message("promote", self.first_row, &users))
+    /// The message of a command with these payloads; none if there are none.
+    pub(super) fn message<'a>(
+        &self,
+        command: &str,
+        payloads: impl Iterator<Item = &'a [u8]>,
+    ) -> Option<Command> {
+        let body = payloads.collect::<Vec<_>>().join(&b","[..]);
+        (!body.is_empty()).then(|| message(command, self.first_row, &[b"[", &body[..], b"]"].concat()))
     }
 }
 
-fn message(name: &str, first_row: u64, payloads: &[impl Serialize]) -> Command {
-    let body = to_json(&payloads);
+fn message(name: &str, first_row: u64, body: &[u8]) -> Command {
     let mut hash = Sha256::new();
     hash.update(name);
     hash.update([0]);
     hash.update(first_row.to_be_bytes());
-    hash.update(&body);
+    hash.update(body);
     let digest: String = hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
     // A person who meets it in a log or a dead letter knows what it belongs to.
     let message_id = format!("import-{first_row:010}-{digest}");
-    Command { name: name.to_owned(), body, message_id }
+    Command { name: name.to_owned(), body: body.to_vec(), message_id }
 }
 
 /// The chunks of a file.
 pub(super) struct Chunks<R> {
     rows: Rows<R>,
     next_row: u64,
+    /// The first row of the next chunk, for which there was no room.
+    left: Option<Result<Row, Box<RefusedRow>>>,
 }
 
 impl<R: BufRead> Chunks<R> {
     pub(super) fn new(rows: Rows<R>) -> Self {
-        Self { rows, next_row: 0 }
+        Self { rows, next_row: 0, left: None }
+    }
+
+    fn next_in(&mut self) -> io::Result<Option<Result<Row, Box<RefusedRow>>>> {
+        match self.left.take() {
+            Some(row) => Ok(Some(row)),
+            None => self.rows.next(),
+        }
     }
 }
 
@@ -98,13 +100,25 @@ impl<R: BufRead> Iterator for Chunks<R> {
 
     fn next(&mut self) -> Option<io::Result<Chunk>> {
         let mut chunk = Chunk { first_row: self.next_row, rows: Vec::new(), refused: Vec::new(), offset: 0 };
+        let mut room = ARRAY_BYTES_MAX;
         while chunk.len() < IMPORT_CHUNK_ROWS {
-            match self.rows.next() {
-                Ok(Some(Ok(row))) => chunk.rows.push(row),
-                Ok(Some(Err(refused))) => chunk.refused.push(*refused),
+            let row = match self.next_in() {
+                Ok(Some(row)) => row,
                 Ok(None) => break,
                 // A cut-off chunk would get an id of its own, and be sent again in whole by the next run.
                 Err(error) => return Some(Err(error)),
+            };
+            let line = row.as_ref().map_or_else(|refused| refused.bytes, |row| row.bytes);
+            match room.checked_sub(bytes_in_message(line.min(PAYLOAD_BYTES_MAX))) {
+                Some(left) => room = left,
+                None => {
+                    self.left = Some(row);
+                    break;
+                }
+            }
+            match row {
+                Ok(row) => chunk.rows.push(row),
+                Err(refused) => chunk.refused.push(*refused),
             }
         }
         self.next_row += chunk.len() as u64;
@@ -115,30 +129,44 @@ impl<R: BufRead> Iterator for Chunks<R> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufReader, Read};
+    use std::{
+        io::{BufReader, Read},
+        sync::Arc,
+    };
 
     use proptest::prelude::*;
 
     use super::*;
     use crate::{
         cli::{
-            import::{columns::Columns, rows::Form},
+            About,
+            import::{columns::Columns, rows::Form, target::Target},
             lines::Lines,
         },
         limits::PAYLOAD_BYTES_MAX,
+        users::Users,
     };
+
+    fn target() -> Arc<Target> {
+        Arc::new(Target::new(&[About::of::<Users>()], "users.create", Some("users.promote")).unwrap())
+    }
+
+    fn create(chunk: &Chunk) -> Option<Command> {
+        chunk.message("create", chunk.rows.iter().map(|row| &row.payload[..]))
+    }
 
     fn chunks(file: &str) -> Vec<Chunk> {
         read(file.as_bytes())
     }
 
     fn read(file: impl BufRead) -> Vec<Chunk> {
-        let form = Form::Csv(Columns::read(b"username,email").unwrap());
-        Chunks::new(Rows::new(Lines::new(file, PAYLOAD_BYTES_MAX), form)).map(Result::unwrap).collect()
+        let form = Form::Csv(Columns::read(&target(), b"username,email").unwrap());
+        let rows = Rows::new(Lines::new(file, PAYLOAD_BYTES_MAX), form, target());
+        Chunks::new(rows).map(Result::unwrap).collect()
     }
 
     fn ids(chunks: &[Chunk]) -> Vec<Option<String>> {
-        chunks.iter().map(|chunk| chunk.create().map(|command| command.message_id)).collect()
+        chunks.iter().map(|chunk| create(chunk).map(|command| command.message_id)).collect()
     }
 
     fn file(rows: impl Iterator<Item = usize>) -> String {
@@ -206,37 +234,38 @@ mod tests {
         // The same rows at another place are another message; so is what another command makes of them.
         let moved = ids(&chunks(&(file(rows..2 * rows) + &file(0..rows))));
         assert!(moved.iter().all(|id| !found.contains(id)));
-        let usernames = |chunk: &Chunk| chunk.rows.iter().map(|row| row.create.username.clone()).collect();
-        let promote = cut[0].promote(usernames(&cut[0])).unwrap();
+        let then = cut[0].rows.iter().flat_map(|row| row.then.as_deref());
+        let promote = cut[0].message("promote", then).unwrap();
         assert_ne!(Some(promote.message_id), found[0]);
-        assert_eq!(promote.name, "promote");
+        assert!(promote.body.starts_with(br#"[{"username":"user-0"},{"username":"user-1"},"#));
     }
 
     #[test]
-    fn what_has_no_user_is_no_message() {
+    fn what_has_no_row_is_no_message() {
         let cut = chunks("x\ny\n");
         assert_eq!((cut.len(), cut[0].len(), cut[0].lines()), (1, 2, (1, 2)));
-        assert!(cut[0].create().is_none() && cut[0].promote(Vec::new()).is_none());
+        assert!(create(&cut[0]).is_none());
         assert!(chunks("").is_empty());
     }
 
     #[test]
-    fn the_longest_rows_fit_into_one_message() {
+    fn rows_that_might_not_fit_into_one_message_become_several() {
+        // Each byte is escaped, and the rows are as long as can be.
         let local = "\\\"".repeat(31);
         let domain = format!("{0}.{0}.{0}.com", "d".repeat(61));
-        let email = format!("\"{local}\"@{domain}");
-        assert!(email.len() <= EMAIL_MAX && email.len() > EMAIL_MAX - 5);
-        let rows = (0..IMPORT_CHUNK_ROWS).map(|row| {
-            let name = format!("{row:0>USERNAME_MAX$}");
-            serde_json::json!({"username": name, "email": email, "points": POINTS_MAX}).to_string() + "\n"
+        let rows = (0..2 * IMPORT_CHUNK_ROWS).map(|row| {
+            let name = format!("{row:0>64}");
+            serde_json::json!({"username": name, "email": format!("\"{local}\"@{domain}")}).to_string() + "\n"
         });
         let file: String = rows.collect();
-        let cut: Vec<_> =
-            Chunks::new(Rows::new(Lines::new(file.as_bytes(), PAYLOAD_BYTES_MAX), Form::Ndjson))
-                .map(Result::unwrap)
-                .collect();
-        assert_eq!((cut.len(), cut[0].refused.as_slice()), (1, [].as_slice()));
-        let bytes = cut[0].create().unwrap().body.len();
-        assert!(bytes <= IMPORT_CHUNK_ROWS * ROW_BYTES_MAX + 2 && bytes > IMPORT_CHUNK_ROWS * 400, "{bytes}");
+        let lines = Lines::new(file.as_bytes(), PAYLOAD_BYTES_MAX);
+        let cut: Vec<_> = Chunks::new(Rows::new(lines, Form::Ndjson, target())).map(Result::unwrap).collect();
+        assert!(cut.iter().all(|chunk| chunk.refused.is_empty()));
+        assert_eq!(cut.iter().map(Chunk::len).sum::<usize>(), 2 * IMPORT_CHUNK_ROWS);
+        assert!(cut.len() > 2);
+        for (chunk, next) in cut.iter().zip(&cut[1..]) {
+            assert!(create(chunk).unwrap().body.len() <= ARRAY_BYTES_MAX);
+            assert_eq!(chunk.first_row + chunk.len() as u64, next.first_row);
+        }
     }
 }

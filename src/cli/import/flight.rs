@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -11,6 +12,7 @@ use serde::Deserialize;
 use super::{
     chunks::Chunk,
     rows::{RefusedRow, Row},
+    target::Target,
 };
 use crate::{
     amqp::client::{Answer, CallError, Client, Command},
@@ -18,16 +20,17 @@ use crate::{
     cli::Failure,
     exit,
     service::Code,
-    users::user::Username,
 };
 
 /// A chunk whose outcome is known.
 #[derive(Debug)]
 pub(super) struct Answered {
     pub(super) rows: u64,
-    pub(super) created: u64,
-    pub(super) promoted: u64,
-    /// Users whose `create` was answered before: by an earlier run, or by an earlier try of this one.
+    /// Rows whose command has succeeded.
+    pub(super) done: u64,
+    /// Rows whose second command has.
+    pub(super) then_done: u64,
+    /// Rows that were answered before: to an earlier run, or to an earlier try of this one.
     pub(super) repeated: u64,
     /// In the order of their lines.
     pub(super) refused: Vec<RefusedRow>,
@@ -46,7 +49,7 @@ pub(super) struct Unanswered {
 pub(super) struct Sender {
     pub(super) client: Client,
     pub(super) timeout: Duration,
-    pub(super) promote: bool,
+    pub(super) target: Arc<Target>,
 }
 
 /// The chunks under way.
@@ -54,32 +57,32 @@ pub(super) struct Flight {
     sender: Sender,
     limit: usize,
     under_way: FuturesOrdered<BoxFuture<'static, (Chunk, Result<Answered, Unanswered>)>>,
-    usernames: HashSet<Username>,
+    keys: HashSet<String>,
 }
 
 impl Flight {
     pub(super) fn new(sender: Sender, limit: usize) -> Self {
-        Self { sender, limit, under_way: FuturesOrdered::new(), usernames: HashSet::new() }
+        Self { sender, limit, under_way: FuturesOrdered::new(), keys: HashSet::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.under_way.is_empty()
     }
 
-    /// Whether a chunk may be sent now. A username that stands twice in the file is created by its first row,
-    /// whichever way the messages take, so the second one waits for the answer to the first.
+    /// Whether a chunk may be sent now. Of two rows about the same key the first one of the file is executed first, whichever
+    /// way the messages take, so the second one waits for the answer to the first.
     pub(super) fn takes(&self, chunk: &Chunk) -> bool {
-        let is_under_way = |row: &Row| self.usernames.contains(&row.create.username);
+        let is_under_way = |row: &Row| row.keys.iter().any(|key| self.keys.contains(key));
         self.under_way.len() < self.limit && !chunk.rows.iter().any(is_under_way)
     }
 
     pub(super) fn send(&mut self, mut chunk: Chunk) {
-        self.usernames.extend(chunk.rows.iter().map(|row| row.create.username.clone()));
+        self.keys.extend(chunk.rows.iter().flat_map(|row| row.keys.iter().cloned()));
         let sender = self.sender.clone();
         let send = async move {
             let lines = chunk.lines();
             let refused = std::mem::take(&mut chunk.refused);
-            let result = sender.create_and_promote(&chunk, refused).await;
+            let result = sender.ask_all(&chunk, refused).await;
             (chunk, result.map_err(|failure| Unanswered { lines, failure }))
         };
         self.under_way.push_back(send.boxed());
@@ -88,38 +91,47 @@ impl Flight {
     /// What became of the first chunk under way; `None` if there is none. Cancel safe.
     pub(super) async fn next(&mut self) -> Option<Result<Answered, Unanswered>> {
         let (chunk, result) = self.under_way.next().await?;
-        for row in &chunk.rows {
-            self.usernames.remove(&row.create.username);
+        for key in chunk.rows.iter().flat_map(|row| &row.keys) {
+            self.keys.remove(key);
         }
         Some(result)
     }
 }
 
 impl Sender {
-    async fn create_and_promote(&self, chunk: &Chunk, refused: Vec<RefusedRow>) -> Result<Answered, Failure> {
+    async fn ask_all(&self, chunk: &Chunk, refused: Vec<RefusedRow>) -> Result<Answered, Failure> {
         let mut answered = Answered {
             rows: (chunk.rows.len() + refused.len()) as u64,
-            created: 0,
-            promoted: 0,
+            done: 0,
+            then_done: 0,
             repeated: 0,
             refused,
             offset: chunk.offset,
         };
-        if let Some(command) = chunk.create() {
-            let rows: Vec<_> = chunk.rows.iter().collect();
-            let (created, repeated) = self.ask(&command, &rows, &mut answered.refused).await?;
-            answered.created = created.len() as u64;
+        let rows: Vec<_> = chunk.rows.iter().collect();
+        let payloads = rows.iter().map(|row| &row.payload[..]);
+        if let Some(command) = chunk.message(self.target.command.name, payloads) {
+            let (done, repeated) = self.ask(&command, &rows, &mut answered.refused).await?;
+            answered.done = done.len() as u64;
             answered.repeated = if repeated { rows.len() as u64 } else { 0 };
-            if self.promote {
-                let usernames = created.iter().map(|row| row.create.username.clone()).collect();
-                if let Some(command) = chunk.promote(usernames) {
-                    let (promoted, _) = self.ask(&command, &created, &mut answered.refused).await?;
-                    answered.promoted = promoted.len() as u64;
-                }
-            }
+            answered.then_done = self.follow(chunk, &done, &mut answered.refused).await?;
         }
         answered.refused.sort_by_key(|refused| refused.line);
         Ok(answered)
+    }
+
+    /// Sends the second command for rows whose first one has succeeded. Returns how many succeeded.
+    async fn follow(
+        &self,
+        chunk: &Chunk,
+        rows: &[&Row],
+        refused: &mut Vec<RefusedRow>,
+    ) -> Result<u64, Failure> {
+        let Some(then) = &self.target.then else { return Ok(0) };
+        let payloads = rows.iter().filter_map(|row| row.then.as_deref());
+        let Some(command) = chunk.message(then.command.name, payloads) else { return Ok(0) };
+        let (done, _) = self.ask(&command, rows, refused).await?;
+        Ok(done.len() as u64)
     }
 
     /// Sends a message about some rows. Returns those that were done, and whether the answer was given before; the
@@ -139,7 +151,7 @@ impl Sender {
         for (row, item) in rows.iter().zip(items) {
             match item.code {
                 None => done.push(*row),
-                Some(code) => refused.push(RefusedRow::answered(row, &code, &item.detail)),
+                Some(code) => refused.push(RefusedRow::answered(&self.target, row, &code, &item.detail)),
             }
         }
         Ok((done, answer.replayed))
@@ -182,7 +194,7 @@ fn is_unfinished(code: &str) -> bool {
     code == Code::UNAVAILABLE.name || code == Code::DEADLINE_EXCEEDED.name
 }
 
-/// What was answered to one row: a problem, or the user, of whom nothing more has to be known.
+/// What was answered to one row: a problem, or a result of which nothing more has to be known.
 #[derive(Debug, Clone, Deserialize)]
 struct Item {
     code: Option<String>,

@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader},
     path::Path,
+    sync::Arc,
 };
 
 use tokio::sync::mpsc;
@@ -12,6 +13,7 @@ use super::{
     chunks::{Chunk, Chunks},
     columns::Columns,
     rows::{Form, Rows},
+    target::Target,
 };
 use crate::{
     cli::{
@@ -36,7 +38,11 @@ pub(super) struct Input {
 
 impl Input {
     /// Opens a file and reads its header.
-    pub(super) fn open(file: &Path, format: Option<FileFormat>) -> Result<Self, Failure> {
+    pub(super) fn open(
+        target: &Arc<Target>,
+        file: &Path,
+        format: Option<FileFormat>,
+    ) -> Result<Self, Failure> {
         let name = shown(file);
         let cannot = |error: io::Error| Failure::new(exit::USAGE, format!("cannot read {name}: {error}"));
         let format = FileFormat::choose(format, file)?;
@@ -51,9 +57,9 @@ impl Input {
         let mut lines = Lines::new(reader, PAYLOAD_BYTES_MAX);
         let form = match format {
             FileFormat::Ndjson => Form::Ndjson,
-            FileFormat::Csv => Form::Csv(read_header(&mut lines, &name, cannot)?),
+            FileFormat::Csv => Form::Csv(read_header(target, &mut lines, &name, cannot)?),
         };
-        Ok(Self { rows: Rows::new(lines, form), size })
+        Ok(Self { rows: Rows::new(lines, form, Arc::clone(target)), size })
     }
 
     /// Reads on a thread of its own.
@@ -73,6 +79,7 @@ impl Input {
 }
 
 fn read_header(
+    target: &Target,
     lines: &mut Lines<Box<dyn BufRead + Send>>,
     name: &str,
     cannot: impl Fn(io::Error) -> Failure,
@@ -81,11 +88,10 @@ fn read_header(
     let header = lines.next().map_err(cannot)?;
     let header =
         header.ok_or_else(|| refused("it is empty; the first line of CSV names the columns".to_owned()))?;
-    let columns = Columns::read(header.text).map_err(refused)?;
+    let columns = Columns::read(target, header.text).map_err(refused)?;
     let ignored = columns.ignored();
     if !ignored.is_empty() {
-        let status = if ignored.contains(&"status") { " (a status is earned: --promote)" } else { "" };
-        note(&format!("ignoring in {name}: {}{status}", ignored.join(", ")));
+        note(&format!("ignoring in {name}: {}", ignored.join(", ")));
     }
     Ok(columns)
 }

@@ -1,4 +1,4 @@
-//! `rabbitry import`: many users at once, from a file.
+//! `rabbitry import`: a command for each row of a file.
 //!
 //! ```text
 //! file ─► lines ─► rows ─► chunks ─► flight ─► summary, refused file
@@ -18,6 +18,7 @@ mod progress;
 mod refused;
 mod rows;
 mod summary;
+mod target;
 
 use std::{
     future::Future,
@@ -25,6 +26,7 @@ use std::{
     num::NonZeroUsize,
     path::PathBuf,
     pin::{Pin, pin},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -33,7 +35,7 @@ use indicatif::HumanCount;
 use tokio::{signal::ctrl_c, sync::mpsc, time::interval};
 
 use super::{
-    Failure, Producer,
+    About, Failure, Producer,
     files::{FileFormat, is_standard},
     output::Format,
     send::warn_if_nobody_consumes,
@@ -48,32 +50,36 @@ use input::Input;
 use progress::Progress;
 use refused::RefusedFile;
 use summary::Summary;
+use target::Target;
 
 /// How often the progress is looked at.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Create the users of a CSV or NDJSON file.
+/// Send a command for each row of a CSV or NDJSON file.
 ///
-/// CSV begins with a line that names the columns username, email and (if there are any) points, in any order; NDJSON has
-/// an object with these members a line. A row is a line. What an export wrote can be imported: the status is ignored, as
-/// it is earned by promotion; so can a file of refused rows, once it is mended.
+/// CSV begins with a line that names the command's fields, in any order; NDJSON has an object with these members a line. A row is
+/// a line. What an export wrote can be imported: columns that the command does not take are ignored; so can a file of refused
+/// rows, once it is mended.
 ///
 /// A row that is refused holds up no other: it is written, with its line, a code and the reason, to a file of refused
-/// rows. Of two rows with the same username the first one counts.
+/// rows. Rows about the same key are executed in the order of the file.
 ///
 /// It is safe to interrupt an import and to run it again: the messages' ids follow from the content, so the second run
-/// repeats nothing and counts as done what was done. Workers remember that for 7 days; after it, rows that were imported
-/// are refused as existing, and still nothing is doubled.
+/// repeats nothing and counts as done what was done. Workers remember that for 7 days. After it what creates is refused as
+/// existing, and nothing is doubled; a command that adds would add again.
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
+    /// The service and the command, for instance users.create
+    pub(super) command: String,
     /// The file; `-` is standard input
     file: PathBuf,
     /// How the file is written [default: as its name ends, .csv, .ndjson or .jsonl; standard input: csv]
     #[arg(long, value_enum)]
     format: Option<FileFormat>,
-    /// Promote each user that was created
-    #[arg(long)]
-    promote: bool,
+    /// A command of the same service to send for each row that succeeded, for instance users.promote; it takes its fields
+    /// from the row
+    #[arg(long, value_name = "COMMAND")]
+    then: Option<String>,
     /// Where refused rows go, as CSV; those of an earlier import are replaced, and no other file [default: the file's
     /// name and .refused.csv; for standard input import.refused.csv]
     #[arg(long, value_name = "FILE")]
@@ -95,34 +101,38 @@ fn default_in_flight() -> NonZeroUsize {
 }
 
 /// Imports a file.
-pub(super) async fn run<C: Future<Output = Result<Producer, Failure>>>(
+pub(super) async fn run<'a, C: Future<Output = Result<Producer<'a>, Failure>>>(
+    services: &[About],
     args: ImportArgs,
     connect: impl FnOnce() -> C,
     format: Format,
 ) -> Result<(), Failure> {
-    let input = Input::open(&args.file, args.format)?;
+    let target = Target::new(services, &args.command, args.then.as_deref());
+    let target = Arc::new(target.map_err(|error| Failure::new(exit::USAGE, error))?);
+    let input = Input::open(&target, &args.file, args.format)?;
     let mut interruption = pin!(ctrl_c());
     let producer = tokio::select! {
-        producer = prepare(connect(), args.promote) => producer?,
+        producer = prepare(connect(), &target) => producer?,
         _ = &mut interruption => {
             return Err(Failure::new(exit::INTERRUPTED, "interrupted before anything was sent"));
         }
     };
     // It takes the place of that of an earlier run, which is still of use while nothing can be sent.
-    let refused = create_refused_file(&args)?;
-    let sender = Sender { client: producer.client.clone(), timeout: producer.timeout, promote: args.promote };
+    let refused = create_refused_file(&args, &target)?;
+    let sender =
+        Sender { client: producer.client.clone(), timeout: producer.timeout, target: Arc::clone(&target) };
     let mut import = Import {
         flight: Flight::new(sender, args.in_flight.get()),
         progress: Progress::begin(input.size, args.verbose),
         refused,
-        summary: Summary::default(),
+        summary: Summary::of(&target),
         failure: None,
         last_line: 0,
     };
     let began = Instant::now();
     let ended = import.run(input.read(), interruption).await;
     let interrupted = ended.as_ref().is_err_and(|failure| failure.code == exit::INTERRUPTED);
-    let result = import.end(ended, began.elapsed(), &args, format);
+    let result = import.end(ended, began.elapsed(), &target, format);
     if !interrupted {
         producer.client.close().await;
     }
@@ -130,19 +140,20 @@ pub(super) async fn run<C: Future<Output = Result<Producer, Failure>>>(
 }
 
 /// Connects, and looks whether the commands have their queues.
-async fn prepare(
-    connect: impl Future<Output = Result<Producer, Failure>>,
-    promote: bool,
-) -> Result<Producer, Failure> {
+async fn prepare<'a>(
+    connect: impl Future<Output = Result<Producer<'a>, Failure>>,
+    target: &Target,
+) -> Result<Producer<'a>, Failure> {
     let producer = connect.await?;
-    for command in ["create", "promote"].into_iter().take(1 + usize::from(promote)) {
-        let checked = warn_if_nobody_consumes(&producer, command).await;
+    for command in [Some(target.command), target.then.as_ref().map(|then| then.command)].into_iter().flatten()
+    {
+        let checked = warn_if_nobody_consumes(&producer, command.name).await;
         checked.map_err(|error| Failure::of_call(&error, None))?;
     }
     Ok(producer)
 }
 
-fn create_refused_file(args: &ImportArgs) -> Result<RefusedFile, Failure> {
+fn create_refused_file(args: &ImportArgs, target: &Target) -> Result<RefusedFile, Failure> {
     let path = args.refused.clone().unwrap_or_else(|| refused::default_path(&args.file));
     if is_standard(&path) {
         let message = "--refused takes the name of a file, not `-`; standard output is for the summary";
@@ -152,7 +163,7 @@ fn create_refused_file(args: &ImportArgs) -> Result<RefusedFile, Failure> {
         let message = format!("--refused names the file that is imported, {}; name another", path.display());
         return Err(Failure::new(exit::USAGE, message));
     }
-    RefusedFile::create(path.clone()).map_err(|error| {
+    RefusedFile::create(target, path.clone()).map_err(|error| {
         let message = format!(
             "cannot write refused rows to {}: {error}; name another file with --refused",
             path.display()
@@ -242,7 +253,7 @@ impl Import {
         mut self,
         ended: Result<(), Failure>,
         elapsed: Duration,
-        args: &ImportArgs,
+        target: &Target,
         format: Format,
     ) -> Result<(), Failure> {
         self.progress.end();
@@ -251,7 +262,7 @@ impl Import {
         self.summary.complete = ended.is_ok() && written.is_ok();
         self.summary.refused_file = (refused > 0).then(|| self.refused.path().to_owned());
         self.summary.took(elapsed);
-        self.summary.print(format, args.promote)?;
+        self.summary.print(format, target)?;
         ended?;
         written?;
         if refused == 0 {

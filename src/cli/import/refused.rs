@@ -7,10 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::rows::RefusedRow;
+use super::{rows::RefusedRow, target::Target};
 use crate::cli::files::is_standard;
-
-const HEADER: [&str; 6] = ["line", "username", "email", "points", "code", "detail"];
 
 /// Where refused rows go unless it is said.
 pub(super) fn default_path(input: &Path) -> PathBuf {
@@ -30,7 +28,7 @@ pub(super) fn is_same(input: &Path, refused: &Path) -> bool {
 }
 
 /// Whether a file is there that was not written by an earlier import: it may be somebody's only copy.
-fn is_foreign(path: &Path) -> io::Result<bool> {
+fn is_foreign(header: &[&str], path: &Path) -> io::Result<bool> {
     let found = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         found => found?,
@@ -39,13 +37,19 @@ fn is_foreign(path: &Path) -> io::Result<bool> {
     if !found.is_file() || found.len() == 0 {
         return Ok(false);
     }
-    let header = HEADER.join(",");
+    let header = header.join(",");
     let mut line = Vec::new();
     BufReader::new(File::open(path)?.take(header.len() as u64 + 2)).read_until(b'\n', &mut line)?;
     Ok(line.trim_ascii_end() != header.as_bytes())
 }
 
-/// An empty file that nobody else may read, as it holds addresses.
+/// The columns: the row's line, its fields, and why it was refused.
+fn header(target: &Target) -> Vec<&str> {
+    let fields = target.fields.iter().map(|field| field.name.as_str());
+    ["line"].into_iter().chain(fields).chain(["code", "detail"]).collect()
+}
+
+/// An empty file that nobody else may read, as it may hold what is not for everybody.
 fn private(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     // It may have been there; what was named may be a device.
@@ -60,17 +64,19 @@ pub(super) struct RefusedFile {
     path: PathBuf,
     writer: csv::Writer<BufWriter<File>>,
     rows: u64,
+    fields: usize,
 }
 
 impl RefusedFile {
     /// Begins the file anew, if it is one of refused rows.
-    pub(super) fn create(path: PathBuf) -> io::Result<Self> {
-        if is_foreign(&path)? {
+    pub(super) fn create(target: &Target, path: PathBuf) -> io::Result<Self> {
+        let header = header(target);
+        if is_foreign(&header, &path)? {
             return Err(io::Error::other("it holds something else than refused rows"));
         }
         let mut writer = csv::Writer::from_writer(BufWriter::new(private(&path)?));
-        writer.write_record(HEADER)?;
-        Ok(Self { path, writer, rows: 0 })
+        writer.write_record(&header)?;
+        Ok(Self { path, writer, rows: 0, fields: target.fields.len() })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -79,10 +85,10 @@ impl RefusedFile {
 
     pub(super) fn write(&mut self, row: &RefusedRow) -> io::Result<()> {
         let line = row.line.to_string();
-        let points = row.fields.points.as_deref().unwrap_or_default();
-        let fields =
-            [&line, &row.fields.username, &row.fields.email, points, &row.code, &row.detail].map(one_line);
-        self.writer.write_record(fields)?;
+        let field = |index| row.fields.get(index).and_then(Option::as_deref).unwrap_or_default();
+        let fields = (0..self.fields).map(field);
+        let all = [line.as_str()].into_iter().chain(fields).chain([row.code.as_str(), &row.detail]);
+        self.writer.write_record(all.map(one_line))?;
         self.rows += 1;
         Ok(())
     }
@@ -106,22 +112,31 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::import::columns::{Columns, Fields};
+    use crate::{
+        cli::{About, import::columns::Columns},
+        users::Users,
+    };
+
+    fn target() -> Target {
+        Target::new(&[About::of::<Users>()], "users.create", None).unwrap()
+    }
 
     fn row(username: &str, points: Option<&str>) -> RefusedRow {
-        let fields = Fields {
-            username: username.to_owned(),
-            email: "a@b.c".to_owned(),
-            points: points.map(Into::into),
-        };
-        RefusedRow { line: 7, fields, code: "invalid".to_owned(), detail: "no, \"never\"".to_owned() }
+        let fields = vec![Some(username.to_owned()), Some("a@b.c".to_owned()), points.map(Into::into)];
+        RefusedRow {
+            line: 7,
+            fields,
+            code: "invalid".to_owned(),
+            detail: "no, \"never\"".to_owned(),
+            bytes: 9,
+        }
     }
 
     #[test]
     fn the_file_can_be_imported() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("refused.csv");
-        let mut file = RefusedFile::create(path.clone()).unwrap();
+        let mut file = RefusedFile::create(&target(), path.clone()).unwrap();
         for row in [row("a\n\"b,", None), row("", Some("x"))] {
             file.write(&row).unwrap();
         }
@@ -129,9 +144,9 @@ mod tests {
         let text = fs::read_to_string(path).unwrap();
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 3);
-        let columns = Columns::read(lines[0].as_bytes()).unwrap();
+        let columns = Columns::read(&target(), lines[0].as_bytes()).unwrap();
         let fields = columns.fields(lines[1]).0;
-        assert_eq!((fields.username.as_str(), fields.points), ("a \"b,", None));
+        assert_eq!(fields, ["a \"b,", "a@b.c", ""].map(|text| Some(text.to_owned())));
         assert_eq!(columns.fields(lines[2]).0, row("", Some("x")).fields);
         assert!(lines[2].ends_with(r#"invalid,"no, ""never""""#));
     }
@@ -141,13 +156,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("refused.csv");
         let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
-        let mut file = RefusedFile::create(path.clone()).unwrap();
+        let mut file = RefusedFile::create(&target(), path.clone()).unwrap();
         assert_eq!(mode(), 0o600);
         file.write(&row("ann", None)).unwrap();
         file.finish().unwrap();
         // One of an earlier import.
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
-        drop(RefusedFile::create(path.clone()).unwrap());
+        drop(RefusedFile::create(&target(), path.clone()).unwrap());
         assert_eq!(mode(), 0o600);
     }
 
@@ -157,7 +172,7 @@ mod tests {
         let path = folder.path().join("refused.csv");
         for earlier in ["", "line,username,email,points,code,detail\r\n7,ann,,,invalid,no\r\n"] {
             fs::write(&path, earlier).unwrap();
-            RefusedFile::create(path.clone()).unwrap().finish().unwrap();
+            RefusedFile::create(&target(), path.clone()).unwrap().finish().unwrap();
             assert!(!path.exists());
         }
     }
@@ -168,10 +183,10 @@ mod tests {
         let path = folder.path().join("notes.txt");
         for text in [&b"of mine"[..], b"\n", b"line,username,email,points,code,detail,more\n", &[0xff; 9]] {
             fs::write(&path, text).unwrap();
-            assert!(RefusedFile::create(path.clone()).is_err());
+            assert!(RefusedFile::create(&target(), path.clone()).is_err());
             assert_eq!(fs::read(&path).unwrap(), text);
         }
-        assert!(RefusedFile::create("/dev/null".into()).is_ok());
+        assert!(RefusedFile::create(&target(), "/dev/null".into()).is_ok());
     }
 
     #[test]

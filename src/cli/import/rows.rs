@@ -1,26 +1,37 @@
-//! Lines become users to create, or refused rows: what the worker would refuse is refused here, in its words.
+//! Lines become commands, or refused rows: what the worker would refuse is refused here, in its words.
 
-use std::io::{self, BufRead};
-
-use serde::{Deserialize, de::IgnoredAny};
-use serde_json::Value;
-
-use super::columns::{Columns, Fields};
-use crate::{
-    cli::lines::{Line, Lines},
-    limits::PAYLOAD_BYTES_MAX,
-    service::{Code, Problem, cut, payload},
-    users::{
-        commands::create::Create,
-        user::{Email, Points, Username},
-    },
+use std::{
+    io::{self, BufRead},
+    sync::Arc,
 };
 
-/// A user to create, and the line that asks for it.
+use serde_json::Value;
+
+use super::{
+    columns::{Columns, Fields, object},
+    target::Target,
+};
+use crate::{
+    cli::{
+        lines::{Line, Lines},
+        output::text_of,
+    },
+    limits::PAYLOAD_BYTES_MAX,
+    service::{Code, Problem, cut},
+};
+
+/// A command to send, and the line that asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) line: u64,
-    pub(super) create: Create,
+    /// The command's payload.
+    pub(super) payload: Vec<u8>,
+    /// The keys that it names.
+    pub(super) keys: Vec<String>,
+    /// The payload of the command that is sent when this one has succeeded.
+    pub(super) then: Option<Vec<u8>>,
+    /// How long its line is.
+    pub(super) bytes: usize,
 }
 
 /// A row that was not imported, and why.
@@ -30,28 +41,15 @@ pub(super) struct RefusedRow {
     pub(super) fields: Fields,
     pub(super) code: String,
     pub(super) detail: String,
+    /// How long its line is.
+    pub(super) bytes: usize,
 }
 
 impl RefusedRow {
-    fn new(line: u64, fields: Fields, problem: Problem) -> Self {
-        // It is kept until its chunk is answered, so it must not be as long as somebody likes.
-        let fields = Fields {
-            username: cut(fields.username),
-            email: cut(fields.email),
-            points: fields.points.map(cut),
-        };
-        Self { line, fields, code: problem.code.name.to_owned(), detail: problem.detail }
-    }
-
     /// A row that a worker refused.
-    pub(super) fn answered(row: &Row, code: &str, detail: &str) -> Self {
-        let Create { username, email, points } = &row.create;
-        let fields = Fields {
-            username: username.to_string(),
-            email: email.to_string(),
-            points: Some(points.get().to_string()),
-        };
-        Self { line: row.line, fields, code: code.to_owned(), detail: detail.to_owned() }
+    pub(super) fn answered(target: &Target, row: &Row, code: &str, detail: &str) -> Self {
+        let fields = fields_of_json(target, &row.payload);
+        Self { line: row.line, fields, code: code.to_owned(), detail: detail.to_owned(), bytes: row.bytes }
     }
 }
 
@@ -66,17 +64,18 @@ pub(super) enum Form {
 pub(super) struct Rows<R> {
     lines: Lines<R>,
     form: Form,
+    target: Arc<Target>,
 }
 
 impl<R: BufRead> Rows<R> {
     /// The lines behind the header, if there is one.
-    pub(super) fn new(lines: Lines<R>, form: Form) -> Self {
-        Self { lines, form }
+    pub(super) fn new(lines: Lines<R>, form: Form, target: Arc<Target>) -> Self {
+        Self { lines, form, target }
     }
 
     pub(super) fn next(&mut self) -> io::Result<Option<Result<Row, Box<RefusedRow>>>> {
         let Some(line) = self.lines.next()? else { return Ok(None) };
-        Ok(Some(self.form.read(line)))
+        Ok(Some(self.form.read(&self.target, line)))
     }
 
     /// How many bytes of the file were read.
@@ -86,91 +85,84 @@ impl<R: BufRead> Rows<R> {
 }
 
 impl Form {
-    fn read(&self, line: Line<'_>) -> Result<Row, Box<RefusedRow>> {
-        let refused = |fields, problem| Box::new(RefusedRow::new(line.number, fields, problem));
-        if line.text.len() > PAYLOAD_BYTES_MAX {
-            let detail = format!("the row has more than {PAYLOAD_BYTES_MAX} bytes");
-            return Err(refused(Fields::default(), Problem::new(Code::INVALID, detail)));
-        }
-        let create = match self {
+    fn read(&self, target: &Target, line: Line<'_>) -> Result<Row, Box<RefusedRow>> {
+        let bytes = line.text.len();
+        let (fields, read) = match self {
+            _ if bytes > PAYLOAD_BYTES_MAX => {
+                let detail = format!("the row has more than {PAYLOAD_BYTES_MAX} bytes");
+                (Some(Vec::new()), Err(Problem::new(Code::INVALID, detail)))
+            }
             Self::Csv(columns) => {
-                let (fields, create) = read_csv(columns, line.text);
-                create.map_err(|problem| refused(fields, problem))
+                let (fields, read) = read_csv(target, columns, line.text);
+                (Some(fields), read)
             }
-            Self::Ndjson => {
-                read_json(line.text).map_err(|problem| refused(fields_of_json(line.text), problem))
-            }
+            Self::Ndjson => (None, target.read(line.text)),
         };
-        create.map(|create| Row { line: line.number, create })
+        let row = read.and_then(|read| {
+            let then = target.then.as_ref().map(|then| target.follow(then, &read.payload)).transpose()?;
+            Ok(Row { line: line.number, payload: read.payload, keys: read.keys, then, bytes })
+        });
+        row.map_err(|problem| {
+            let fields = fields.unwrap_or_else(|| fields_of_json(target, line.text));
+            // It is kept until its chunk is answered, so it must not be as long as somebody likes.
+            let fields = fields.into_iter().map(|field| field.map(cut)).collect();
+            let (code, detail) = (problem.code.name.to_owned(), problem.detail);
+            Box::new(RefusedRow { line: line.number, fields, code, detail, bytes })
+        })
     }
 }
 
-fn read_csv(columns: &Columns, text: &[u8]) -> (Fields, Result<Create, Problem>) {
+fn read_csv(
+    target: &Target,
+    columns: &Columns,
+    text: &[u8],
+) -> (Fields, Result<crate::cli::about::Read, Problem>) {
     let (fields, read) = columns.fields(&String::from_utf8_lossy(text));
     let is_text = || {
         str::from_utf8(text)
             .map(drop)
             .map_err(|error| Problem::new(Code::MALFORMED, format!("the row is not UTF-8 text: {error}")))
     };
-    let create = read.and_then(|()| is_text()).and_then(|()| read_json(&fields.to_json()));
-    (fields, create)
+    let read = read.and_then(|()| is_text()).and_then(|()| target.read(&object(target, &fields)));
+    (fields, read)
 }
 
-/// A user as an export writes it. The rest is [`Create`], whose fields the compiler holds this against.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ExportedUser {
-    username: Username,
-    email: Email,
-    #[serde(default)]
-    points: Points,
-    #[serde(default, rename = "status")]
-    _status: IgnoredAny,
-}
-
-fn read_json(text: &[u8]) -> Result<Create, Problem> {
-    let ExportedUser { username, email, points, .. } = payload::parse(text)?;
-    Ok(Create { username, email, points })
-}
-
-/// What can be told of a refused object.
-fn fields_of_json(text: &[u8]) -> Fields {
+/// What can be told of the fields of an object.
+fn fields_of_json(target: &Target, text: &[u8]) -> Fields {
     let found: Value = serde_json::from_slice(text).unwrap_or_default();
-    let member = |name| match found.get(name) {
-        None => None,
-        Some(Value::String(text)) => Some(text.clone()),
-        Some(other) => Some(other.to_string()),
-    };
-    Fields {
-        username: member("username").unwrap_or_default(),
-        email: member("email").unwrap_or_default(),
-        points: member("points"),
-    }
+    target.fields.iter().map(|field| found.get(&field.name).map(text_of)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{limits::DETAIL_MAX, service::Service, users::commands::Users};
+    use crate::{cli::About, limits::DETAIL_MAX, service::Service, users::Users};
+
+    fn target() -> Target {
+        Target::new(&[About::of::<Users>()], "users.create", None).unwrap()
+    }
 
     fn csv(row: &[u8]) -> Result<Row, Box<RefusedRow>> {
-        let columns = Columns::read(b"username,email,points").unwrap();
-        Form::Csv(columns).read(Line { number: 7, text: row })
+        let columns = Columns::read(&target(), b"username,email,points").unwrap();
+        Form::Csv(columns).read(&target(), Line { number: 7, text: row })
     }
 
     fn json(row: &str) -> Result<Row, Box<RefusedRow>> {
-        Form::Ndjson.read(Line { number: 7, text: row.as_bytes() })
+        Form::Ndjson.read(&target(), Line { number: 7, text: row.as_bytes() })
+    }
+
+    fn payload(row: Result<Row, Box<RefusedRow>>) -> String {
+        String::from_utf8(row.unwrap().payload).unwrap()
     }
 
     #[test]
-    fn a_row_is_the_same_user_in_either_form() {
-        let ann = csv(b"ann,ann@example.com,7").unwrap();
-        assert_eq!(json(r#"{"points":7,"username":"ann","email":"ann@example.com"}"#).unwrap(), ann);
-        assert_eq!(
-            json(r#"{"username":"ann","email":"ann@example.com","points":7,"status":"Gold"}"#).unwrap(),
-            ann
-        );
-        assert_eq!(csv(b"ann,ann@example.com,").unwrap().create.points, Points::default());
+    fn a_row_is_the_same_command_in_either_form() {
+        let ann = r#"{"username":"ann","email":"ann@example.com","points":7}"#;
+        assert_eq!(payload(csv(b"ann,ann@example.com,7")), ann);
+        assert_eq!(payload(json(r#"{"points":7,"username":"ann","email":"ann@example.com"}"#)), ann);
+        let exported = r#"{"username":"ann","email":"ann@example.com","points":7,"status":"Gold"}"#;
+        assert_eq!(payload(json(exported)), ann);
+        assert_eq!(payload(csv(b"ann,ann@example.com,")), ann.replace('7', "0"));
     }
 
     #[test]
@@ -185,6 +177,7 @@ mod tests {
             r#"{"username":"ann","email":"a@b.c","points":null}"#,
             r#"{"username":"ann"}"#,
             r#"{"username":"ann","username":"ann","email":"a@b.c"}"#,
+            r#"{"username":"ann","email":"a@b.c","age":5}"#,
             r#"["ann"]"#,
             r#"{"username":"ann""#,
             "ann",
@@ -195,9 +188,10 @@ mod tests {
             assert_eq!((refused.line, refused.code.as_str()), (7, problem.code.name), "{row}");
             assert_eq!(refused.detail, problem.detail, "{row}");
         }
-        let same = csv(b"ann,a@b.c,1.5").unwrap_err();
-        assert_eq!(same, json(r#"{"username":"ann","email":"a@b.c","points":1.5}"#).unwrap_err());
-        assert_eq!(json(r#"{"username":"ann","email":"a@b.c","age":5}"#).unwrap_err().code, "invalid");
+        let (csv, json) =
+            (csv(b"ann,a@b.c,1.5").unwrap_err(), json(r#"{"username":"ann","email":"a@b.c","points":1.5}"#));
+        let json = json.unwrap_err();
+        assert_eq!((&csv.fields, &csv.code, &csv.detail), (&json.fields, &json.code, &json.detail));
     }
 
     #[test]
@@ -206,10 +200,7 @@ mod tests {
             assert_eq!(csv(row).unwrap_err().code, "malformed");
         }
         let refused = csv(b"a\xFFb,a@b.c,1").unwrap_err();
-        assert_eq!(
-            (refused.fields.username.as_str(), refused.fields.email.as_str()),
-            ("a\u{FFFD}b", "a@b.c")
-        );
+        assert_eq!(refused.fields, ["a\u{FFFD}b", "a@b.c", "1"].map(|text| Some(text.to_owned())));
     }
 
     #[test]
@@ -217,7 +208,8 @@ mod tests {
         let long = "x".repeat(PAYLOAD_BYTES_MAX - 20);
         let refused = csv(format!("{long},a@b.c,1").as_bytes()).unwrap_err();
         assert_eq!(refused.code, "invalid");
-        assert!(refused.fields.username.len() < DETAIL_MAX + 4 && refused.detail.len() < DETAIL_MAX + 4);
+        let longest = refused.fields.iter().flatten().map(String::len).max().unwrap();
+        assert!(longest < DETAIL_MAX + 4 && refused.detail.len() < DETAIL_MAX + 4);
         let refused = json(&"x".repeat(PAYLOAD_BYTES_MAX + 1)).unwrap_err();
         assert_eq!(
             (refused.code.as_str(), refused.detail.as_str()),

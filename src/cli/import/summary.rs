@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use indicatif::HumanCount;
 use serde::Serialize;
 
-use super::flight::Answered;
+use super::{flight::Answered, target::Target};
 use crate::cli::{
     Failure,
     output::{Format, print, table},
@@ -16,10 +16,13 @@ use crate::cli::{
 pub(super) struct Summary {
     /// Rows whose outcome is known.
     pub(super) rows: u64,
-    pub(super) created: u64,
+    /// Those whose command has succeeded.
+    pub(super) done: u64,
     /// Rows that were answered before, as they had been sent before: what happened then is counted again.
     pub(super) repeated: u64,
-    pub(super) promoted: u64,
+    /// Those whose second command has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) then_done: Option<u64>,
     /// Refused rows by code.
     pub(super) refused: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,10 +34,16 @@ pub(super) struct Summary {
 }
 
 impl Summary {
+    pub(super) fn of(target: &Target) -> Self {
+        Self { then_done: target.then.as_ref().map(|_| 0), ..Self::default() }
+    }
+
     pub(super) fn add(&mut self, answered: &Answered) {
         self.rows += answered.rows;
-        self.created += answered.created;
-        self.promoted += answered.promoted;
+        self.done += answered.done;
+        if let Some(done) = &mut self.then_done {
+            *done += answered.then_done;
+        }
         self.repeated += answered.repeated;
         for row in &answered.refused {
             *self.refused.entry(row.code.clone()).or_default() += 1;
@@ -50,25 +59,24 @@ impl Summary {
         self.rows_per_second = self.rows as f64 / self.seconds.max(f64::EPSILON);
     }
 
-    pub(super) fn print(&self, format: Format, promote: bool) -> Result<(), Failure> {
+    pub(super) fn print(&self, format: Format, target: &Target) -> Result<(), Failure> {
         match format {
             Format::Json => print(&String::from_utf8_lossy(&crate::service::to_json(self))),
-            Format::Table => print(&self.for_people(promote)),
+            Format::Table => print(&self.for_people(target)),
         }
     }
 
-    fn for_people(&self, promote: bool) -> String {
+    fn for_people(&self, target: &Target) -> String {
         let mut table = table(&["OUTCOME", "ROWS"]);
         let mut line = |outcome: String, rows| {
             table.add_row([outcome, HumanCount(rows).to_string()]);
         };
-        line("created".to_owned(), self.created);
-        if promote {
-            line("promoted".to_owned(), self.promoted);
+        line(format!("{} done", target.command.name), self.done);
+        if let (Some(then), Some(done)) = (&target.then, self.then_done) {
+            line(format!("{} done", then.command.name), done);
         }
         for (code, rows) in &self.refused {
-            let meaning = if code == "user_exists" { " (already there)" } else { "" };
-            line(format!("refused: {code}{meaning}"), *rows);
+            line(format!("refused: {code}"), *rows);
         }
         line("all rows answered".to_owned(), self.rows);
         if self.repeated > 0 {

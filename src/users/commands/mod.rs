@@ -5,13 +5,13 @@
 pub mod award;
 pub mod create;
 pub mod get;
-pub mod list;
 pub mod promote;
 
 use super::user::{User, Username};
 use crate::service::{
     Code, Problem,
     command::{Service, Spec},
+    list::List,
     rows::Rows,
 };
 
@@ -42,7 +42,7 @@ crate::service! {
         /// Sets the status that the points have earned.
         Promote(promote::Promote),
         /// Returns a page of users.
-        List(list::List),
+        List(List<Username>),
     }
 }
 

@@ -13,22 +13,20 @@ use crate::support::{
     vhost::request,
 };
 
-const CREATE: [&str; 4] = ["create", "ann", "--email", "ann@example.com"];
+const CREATE: [&str; 5] = ["users", "create", "ann", "--email", "ann@example.com"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_command_ends_with_1_and_the_code() {
     let stage = Stage::set().await;
     let worker = stage.worker().await;
     stage.rabbitry(&CREATE).await.with_code(0);
-    let refused: [(&[&str], &str); 8] = [
+    let refused: [(&[&str], &str); 6] = [
         (&CREATE, "user_exists (409)"),
-        (&["get", "bob"], "user_not_found (404)"),
-        (&["promote", "bob"], "user_not_found (404)"),
-        (&["award", "ann", "-1"], "insufficient_points (409)"),
-        (&["award", "ann", "0"], "invalid (422): points"),
-        (&["award", "bob", "-5"], "user_not_found (404)"),
-        (&["create", "x", "--email", "x"], "invalid (422): email"),
-        (&["create", "x", "--email", "x@example.com", "--points", "-5"], "invalid (422): points"),
+        (&["users", "get", "bob"], "user_not_found (404)"),
+        (&["users", "promote", "bob"], "user_not_found (404)"),
+        (&["users", "award", "ann", "-1"], "insufficient_points (409)"),
+        (&["users", "award", "bob", "-5"], "user_not_found (404)"),
+        (&["send", "users.award", r#"{"username":"ann","points":0}"#], "invalid (422): points"),
     ];
     for (args, expected) in refused {
         let said = stage.rabbitry(args).await.with_code(1);
@@ -42,24 +40,28 @@ async fn a_refused_command_ends_with_1_and_the_code() {
 async fn a_wrong_command_line_ends_with_2() {
     let stage = Stage::set().await;
     let long = "x".repeat(256);
-    let wrong: [&[&str]; 11] = [
+    let wrong: [&[&str]; 15] = [
         &[],
         &["delete", "ann"],
-        &["create", "ann"],
-        &["create", "ann", "--email", "a@example.com", "--points", "1.5"],
-        &["award", "ann", "many"],
-        &["get", "ann", "--timeout", "0"],
-        &["get", "ann", "--timeout", "100000"],
-        &["get", "ann", "--message-id", ""],
-        &["get", "ann", "--message-id", &long],
-        &["list", "--limit", "1001"],
-        &["send", "delete", "{}"],
+        &["users", "create", "ann"],
+        &["users", "create", "ann", "--email", "a@example.com", "--points", "1.5"],
+        &["users", "create", "x", "--email", "x"],
+        &["users", "create", "x", "--email", "x@example.com", "--points", "-5"],
+        &["users", "award", "ann", "many"],
+        &["users", "award", "ann", "0"],
+        &["users", "get", "ann", "--timeout", "0"],
+        &["users", "get", "ann", "--timeout", "100000"],
+        &["users", "get", "ann", "--message-id", ""],
+        &["users", "get", "ann", "--message-id", &long],
+        &["users", "list", "--limit", "1001"],
+        &["send", "users.delete", "{}"],
+        &["import", "users.get", "users.csv"],
     ];
     for args in wrong {
         let said = stage.rabbitry(args).await.with_code(2);
         assert!(said.err.contains("Usage") || said.err.contains("--help"), "{args:?}: {}", said.err);
     }
-    let both = ["send", "create", "-", "--message-id", "m"];
+    let both = ["send", "users.create", "-", "--message-id", "m"];
     assert!(stage.rabbitry(&both).await.with_code(2).err.contains("names one command"));
 }
 
@@ -67,8 +69,8 @@ async fn a_wrong_command_line_ends_with_2() {
 async fn a_number_out_of_its_bounds_is_told_with_them() {
     let stage = Stage::set().await;
     let wrong: [(&[&str], &str); 5] = [
-        (&["get", "ann", "--timeout", "0"], "a time-out is above 0 and at most 86400 seconds"),
-        (&["get", "ann", "--timeout", "100000"], "a time-out is above 0 and at most 86400 seconds"),
+        (&["users", "get", "ann", "--timeout", "0"], "a time-out is above 0 and at most 86400 seconds"),
+        (&["users", "get", "ann", "--timeout", "100000"], "a time-out is above 0 and at most 86400 seconds"),
         (&["status", "--watch=0"], "a period is above 0 and at most 86400 seconds"),
         (&["status", "--watch=often"], "not a number of seconds"),
         (&["dead-letters", "list", "--older-than", "x"], "an age looks like 10min, 2h or 3days"),
@@ -82,7 +84,7 @@ async fn a_number_out_of_its_bounds_is_told_with_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_to_where_no_file_can_be_ends_with_2() {
     let stage = Stage::set().await;
-    let said = stage.rabbitry(&["export", "no/such/folder/users.csv"]).await.with_code(2);
+    let said = stage.rabbitry(&["export", "users", "no/such/folder/users.csv"]).await.with_code(2);
     assert!(said.err.contains("cannot write the export to no/such/folder/users.csv"), "{}", said.err);
 }
 
@@ -122,14 +124,14 @@ async fn a_command_that_goes_nowhere_ends_with_69_at_once() {
         )
         .await
         .unwrap();
-    at_once(&["promote", "ann"]).await;
-    at_once(&["promote", "ann", "--no-wait"]).await;
+    at_once(&["users", "promote", "ann"]).await;
+    at_once(&["users", "promote", "ann", "--no-wait"]).await;
     worker.stop().await;
     stage.vhost.channel.queue_delete("users.create".into(), QueueDeleteOptions::default()).await.unwrap();
     at_once(&CREATE).await;
     stage.vhost.channel.exchange_delete("users.commands".into(), Default::default()).await.unwrap();
-    at_once(&["get", "ann"]).await;
-    at_once(&["get", "ann", "--no-wait"]).await;
+    at_once(&["users", "get", "ann"]).await;
+    at_once(&["users", "get", "ann", "--no-wait"]).await;
     stage.vhost.assert_left(&[]).await;
 }
 
@@ -138,16 +140,16 @@ async fn a_fault_of_ours_ends_with_70_and_the_message_is_set_aside() {
     let stage = Stage::set().await;
     let worker = stage.worker().await;
     stage.rabbitry(&CREATE).await.with_code(0);
-    stage.rabbitry(&["create", "bob", "--email", "bob@example.com"]).await.with_code(0);
+    stage.rabbitry(&["users", "create", "bob", "--email", "bob@example.com"]).await.with_code(0);
     // A row that no version of the program has written.
     let change = "UPDATE users SET points = -7 WHERE username = 'ann'";
     stage.place.store().meddle(
         &format!("PRAGMA ignore_check_constraints = 1; {change}"),
         &format!("ALTER TABLE users DROP CONSTRAINT users_points_check; {change}"),
     );
-    let said = stage.rabbitry(&["award", "ann", "1"]).await.with_code(70);
+    let said = stage.rabbitry(&["users", "award", "ann", "1"]).await.with_code(70);
     assert!(said.err.contains("internal (500)") && said.err.contains("dead-letter queue"), "{}", said.err);
-    stage.rabbitry(&["award", "bob", "1"]).await.with_code(0);
+    stage.rabbitry(&["users", "award", "bob", "1"]).await.with_code(0);
     assert_eq!(stage.place.store().number("SELECT points FROM users WHERE username = 'ann'"), -7);
     stage.end(worker, &[("users.dead", 1)]).await;
 }
@@ -163,13 +165,14 @@ async fn without_a_worker_it_is_said_at_once_and_ends_with_75() {
     assert!(lines[0].contains("no worker is consuming users.create"), "{}", said.err);
     assert!(lines[1].contains("no reply within 1 s") && lines[1].contains("--message-id m1"), "{}", said.err);
     // What has no effect is just asked again.
-    for args in [&["get", "ann", "--timeout", "0.5"][..], &["export", "--timeout", "0.5"]] {
+    for args in [&["users", "get", "ann", "--timeout", "0.5"][..], &["export", "users", "--timeout", "0.5"]] {
         let said = stage.rabbitry(args).await.with_code(75);
         let lines: Vec<_> = said.err.lines().collect();
         assert!(lines[0].contains("no worker is consuming users."), "{args:?}: {}", said.err);
         assert_eq!(lines[1], "rabbitry: no reply within 0.5 s; try again", "{args:?}");
     }
-    let many = stage.rabbitry_fed(&["send", "create", "-", "--timeout", "1"], "{}\n{}\n".to_owned()).await;
+    let many =
+        stage.rabbitry_fed(&["send", "users.create", "-", "--timeout", "1"], "{}\n{}\n".to_owned()).await;
     assert_eq!(many.code, 75, "{}", many.err);
     assert_eq!(many.err.matches("no worker is consuming users.create").count(), 1, "{}", many.err);
     // Nobody waits any more, so it is not executed when a worker comes.
@@ -213,7 +216,7 @@ async fn a_command_that_is_too_large_ends_with_1_and_its_neighbours_are_done() {
     // More than the broker takes, which would close the channel over it.
     let large = json!([{"username": "x".repeat(3 << 20), "email": "x@example.com"}]);
     let lines = format!("{}\n{large}\n{}\n", new_user("ann", 0), new_user("bob", 0));
-    let said = stage.rabbitry_fed(&["send", "create", "-"], lines).await.with_code(1);
+    let said = stage.rabbitry_fed(&["send", "users.create", "-"], lines).await.with_code(1);
     for part in ["more than the 1048576 bytes", "`rabbitry import`"] {
         assert!(said.err.contains(part), "{}", said.err);
     }
@@ -284,7 +287,7 @@ async fn a_home_whose_own_broker_is_down_ends_with_69() {
     let stage = Stage::set().await;
     std::fs::create_dir_all(stage.place.file("broker/data")).unwrap();
     // Without a fix they would read from a broker that is somebody else's; they change nothing there.
-    for args in [&["get", "ann", "--timeout", "1"][..], &["status"], &["topology", "check"]] {
+    for args in [&["users", "get", "ann", "--timeout", "1"][..], &["status"], &["topology", "check"]] {
         let mut command = cli(&stage.vhost, &stage.place, args);
         command.env_remove("AMQP_URL");
         let said = run(command).await.with_code(69);

@@ -12,13 +12,13 @@ use crate::support::{
 async fn stage_with_ann() -> Stage {
     let stage = Stage::set().await;
     let worker = stage.worker().await;
-    stage.rabbitry(&["create", "ann", "--email", "ann@example.com"]).await.with_code(0);
+    stage.rabbitry(&["users", "create", "ann", "--email", "ann@example.com"]).await.with_code(0);
     worker.stop().await;
     stage
 }
 
 fn award(stage: &Stage) -> Process {
-    let args = ["award", "ann", "5", "--timeout", "60", "--message-id", "pay-day", "-v"];
+    let args = ["users", "award", "ann", "5", "--timeout", "60", "--message-id", "pay-day", "-v"];
     Process::start(cli(&stage.vhost, &stage.place, &args))
 }
 

@@ -13,7 +13,7 @@ use crate::support::{
     users::{Stage, new_user, points},
 };
 
-const CREATE: [&str; 4] = ["create", "ann", "--email", "ann@example.com"];
+const CREATE: [&str; 5] = ["users", "create", "ann", "--email", "ann@example.com"];
 
 /// Standard error with no room left.
 fn full() -> Stdio {
@@ -59,9 +59,13 @@ async fn the_cli_does_the_same_where_standard_error_cannot_be_written() {
             async |args: &[&str]| code_with_errors_to(errors(), cli(&stage.vhost, &stage.place, args)).await;
         code(&CREATE).await;
         assert_eq!(code(&CREATE).await, Some(1), "the name is taken");
-        assert_eq!(code(&["award", "ann", "1", "--verbose"]).await, Some(0));
-        assert_eq!(code(&["import", "users.csv", "--verbose"]).await, Some(1), "one row is refused");
-        assert_eq!(code(&["export", "out.csv"]).await, Some(0));
+        assert_eq!(code(&["users", "award", "ann", "1", "--verbose"]).await, Some(0));
+        assert_eq!(
+            code(&["import", "users.create", "users.csv", "--verbose"]).await,
+            Some(1),
+            "one row is refused"
+        );
+        assert_eq!(code(&["export", "users", "out.csv"]).await, Some(0));
         assert_eq!(code(&["nonsense"]).await, Some(2));
         assert_eq!(code(&["--json", "nonsense"]).await, Some(2));
     }
@@ -74,7 +78,13 @@ async fn standard_output_that_nobody_reads_is_no_panic() {
     let stage = Stage::set().await;
     let worker = stage.worker().await;
     stage.rabbitry(&CREATE).await.with_code(0);
-    for args in [&["completions", "bash"][..], &["get", "ann"], &["status"], &["export", "-"], &["--help"]] {
+    for args in [
+        &["completions", "bash"][..],
+        &["users", "get", "ann"],
+        &["status"],
+        &["export", "users", "-"],
+        &["--help"],
+    ] {
         for (output, codes) in [(closed(), [0, 0]), (full(), [0, 70])] {
             let mut command = cli(&stage.vhost, &stage.place, args);
             command.stdin(Stdio::null()).stdout(output).stderr(Stdio::piped());
@@ -95,19 +105,19 @@ fn failure(said: &Said) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_json_a_failure_is_one_object_on_standard_error() {
     let stage = Stage::set().await;
-    let silent = stage.rabbitry(&["--json", "get", "ann", "--timeout", "0.2"]).await.with_code(75);
+    let silent = stage.rabbitry(&["--json", "users", "get", "ann", "--timeout", "0.2"]).await.with_code(75);
     assert_eq!(failure(&silent)["exit"], 75);
     let worker = stage.worker().await;
-    let refused = failure(&stage.rabbitry(&["--json", "get", "bob"]).await.with_code(1));
+    let refused = failure(&stage.rabbitry(&["--json", "users", "get", "bob"]).await.with_code(1));
     assert_eq!((&refused["exit"], &refused["problem"]["code"]), (&json!(1), &json!("user_not_found")));
     assert!(refused["error"].as_str().unwrap().contains("there is no user bob"), "{refused}");
-    let usage = failure(&stage.rabbitry(&["get", "--json"]).await.with_code(2));
+    let usage = failure(&stage.rabbitry(&["users", "get", "--json"]).await.with_code(2));
     assert!(usage["error"].as_str().unwrap().contains("<USERNAME>"), "{usage}");
     let mut nowhere = program(env!("CARGO_BIN_EXE_rabbitry"), &stage.place);
-    nowhere.env("AMQP_URL", "amqp://127.0.0.1:1").args(["--json", "get", "ann"]);
+    nowhere.env("AMQP_URL", "amqp://127.0.0.1:1").args(["--json", "users", "get", "ann"]);
     assert_eq!(failure(&run(nowhere).await.with_code(69))["exit"], 69);
     let mut wrong = program(env!("CARGO_BIN_EXE_rabbitry"), &stage.place);
-    wrong.env("AMQP_URL", "nonsense").args(["--json", "get", "ann"]);
+    wrong.env("AMQP_URL", "nonsense").args(["--json", "users", "get", "ann"]);
     assert_eq!(failure(&run(wrong).await.with_code(78))["exit"], 78);
     stage.end(worker, &[]).await;
 }
@@ -115,7 +125,7 @@ async fn with_json_a_failure_is_one_object_on_standard_error() {
 #[tokio::test(flavor = "multi_thread")]
 async fn numbers_times_and_reasons_are_written_for_people() {
     let stage = Stage::set().await;
-    let silent = stage.rabbitry(&["get", "ann", "--timeout", "0.7"]).await.with_code(75);
+    let silent = stage.rabbitry(&["users", "get", "ann", "--timeout", "0.7"]).await.with_code(75);
     assert!(silent.err.contains("no reply within 0.7 s"), "{}", silent.err);
     let worker = stage.worker().await;
     stage.send("create", &json!({"odd": true}), Default::default()).await;
@@ -130,7 +140,7 @@ async fn numbers_times_and_reasons_are_written_for_people() {
     stage.rabbitry(&["dead-letters", "list", "--reason", "expired"]).await.with_code(0);
     stage.rabbitry(&["topology", "apply"]).await;
     let mut nowhere = program(env!("CARGO_BIN_EXE_rabbitry"), &stage.place);
-    nowhere.env("AMQP_URL", "amqp://127.0.0.1:1").args(["get", "ann"]);
+    nowhere.env("AMQP_URL", "amqp://127.0.0.1:1").args(["users", "get", "ann"]);
     let nowhere = run(nowhere).await.with_code(69);
     assert!(nowhere.err.contains("refused") && !nowhere.err.contains("object"), "{}", nowhere.err);
     stage.end(worker, &[("users.dead", 1)]).await;

@@ -78,7 +78,7 @@ impl Mixed {
             *codes.entry(*code).or_default() += 1;
         }
         json!({
-            "rows": self.rows, "created": self.users.len(), "promoted": 0, "repeated": repeated,
+            "rows": self.rows, "done": self.users.len(), "repeated": repeated,
             "refused": codes, "refused_file": refused_file, "complete": true,
         })
     }

@@ -52,7 +52,7 @@ impl Stage {
     /// A worker process, killed when dropped.
     pub fn worker(&self) -> Child {
         let log = File::options().create(true).append(true).open(self.file("worker.log")).unwrap();
-        let mut command = self.program(env!("CARGO_BIN_EXE_rabbitry-worker"));
+        let mut command = self.program(env!("CARGO_BIN_EXE_users-worker"));
         command.env("DATABASE_URL", &self.database.url);
         command.stdout(Stdio::null()).stderr(log).spawn().unwrap()
     }

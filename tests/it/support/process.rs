@@ -52,7 +52,7 @@ pub fn program(path: &str, place: &Place) -> Command {
 
 /// The worker, not started yet.
 pub fn worker(vhost: &Vhost, place: &Place) -> Command {
-    let mut command = program(env!("CARGO_BIN_EXE_rabbitry-worker"), place);
+    let mut command = program(env!("CARGO_BIN_EXE_users-worker"), place);
     command.env("AMQP_URL", vhost.url_text()).env("DATABASE_URL", &place.store.url);
     command.env("LOG_FORMAT", "json").env("RUST_LOG", "debug,rabbitry=trace,lapin=off");
     command

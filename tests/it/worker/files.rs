@@ -52,9 +52,9 @@ async fn a_database_that_cannot_be_written_is_refused() {
         fs::set_permissions(file.unwrap().path(), fs::Permissions::from_mode(0o666)).unwrap();
     }
     fs::set_permissions(path, fs::Permissions::from_mode(0o444)).unwrap();
-    let copy = folder.join("rabbitry-worker");
+    let copy = folder.join("users-worker");
     // Not by this process: a thread that forks meanwhile would hold the file open for writing, and it could not be run.
-    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_rabbitry-worker")).arg(&copy).status().unwrap();
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_users-worker")).arg(&copy).status().unwrap();
     assert!(copied.success());
     let mut command = program(copy.to_str().unwrap(), &stage.place);
     command.env("AMQP_URL", stage.vhost.url_text()).env("DATABASE_URL", &stage.place.store().url);
@@ -75,7 +75,7 @@ async fn too_few_descriptors_are_told_from_missing_rights() {
     for limit in 12.. {
         let place = Place::with(Database::sqlite());
         let mut command = program("bash", &place);
-        let line = format!("{alone}; ulimit -n {limit}; exec {}", env!("CARGO_BIN_EXE_rabbitry-worker"));
+        let line = format!("{alone}; ulimit -n {limit}; exec {}", env!("CARGO_BIN_EXE_users-worker"));
         command
             .args(["-c", &line])
             .env("AMQP_URL", stage.vhost.url_text())

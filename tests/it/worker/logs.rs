@@ -12,7 +12,7 @@ use crate::support::{
 #[tokio::test(flavor = "multi_thread")]
 async fn every_line_is_json_and_none_tells_a_payload_or_a_secret() {
     let bytes = Login::PASSWORD.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
-    for filter in ["debug", "trace", "info,rabbitry=trace,rabbitry_worker=trace"] {
+    for filter in ["debug", "trace", "info,rabbitry=trace,users_worker=trace"] {
         let mut stage = Stage::set().await;
         let login = Login::new(&stage.vhost, ".*", ".*", ".*");
         let mut command = worker(&stage.vhost, &stage.place);

@@ -1,13 +1,13 @@
-//! The worker: takes users commands from RabbitMQ, runs them on the store, and replies.
-
-// They panic where nothing can be written; see `telemetry::report` and `cli::output`.
-#![warn(clippy::print_stdout, clippy::print_stderr)]
+//! The program of a worker: takes a service's commands from RabbitMQ, runs them on the store, and replies.
 
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context;
-use clap::Parser;
-use rabbitry::{
+use clap::{Args, FromArgMatches, builder::PossibleValuesParser};
+use tracing::{error, info, warn};
+
+use crate::{
+    Service, Spec,
     amqp::{
         reply_to,
         server::{Server, Settings, StartError, Stopped},
@@ -15,22 +15,15 @@ use rabbitry::{
     config::{BrokerArgs, ConfigError, LogArgs, StoreArgs},
     exit,
     limits::BATCH_MAX,
-    service::Spec,
     shutdown, stack,
     store::{self, OpenError},
     telemetry,
-    users::{Users, commands::COMMANDS},
 };
-use tracing::{error, info, warn};
 
-/// Takes users commands from RabbitMQ, runs them on the store, and replies. Start it again to go faster; on SQLite, on
-/// the same machine.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Args {
+#[derive(Debug, Args)]
+struct WorkerArgs {
     /// The commands to serve [default: all]
-    #[arg(long, env = "WORKER_COMMANDS", value_delimiter = ',', value_name = "COMMAND,…",
-          value_parser = clap::builder::PossibleValuesParser::new(COMMANDS.iter().map(|command| command.name)))]
+    #[arg(long, env = "WORKER_COMMANDS", value_delimiter = ',', value_name = "COMMAND,…")]
     commands: Vec<String>,
     /// Commands in one transaction at most; twice as many are prefetched from each queue
     #[arg(long, env = "BATCH_MAX", default_value_t = BATCH_MAX, value_parser = clap::value_parser!(u16).range(1..=10_000))]
@@ -58,17 +51,21 @@ fn reply_to_help() -> String {
     format!("Patterns of the reply queues that are answered, beside direct reply-to [default: {default}]")
 }
 
-fn main() -> ExitCode {
-    stack::with_room(program)
+/// Runs a worker of a service, with the command line and the environment of the process, until a signal ends it.
+///
+/// Returns the exit code: 0 if nothing was left unfinished, 75 if something was (it is delivered again), 78 for a wrong
+/// configuration, 77 for a right that is missing.
+pub fn main<S: Service>() -> ExitCode {
+    stack::with_room(program::<S>)
 }
 
-fn program() -> ExitCode {
-    let args = Args::parse();
+fn program<S: Service>() -> ExitCode {
+    let args = parse::<S>();
     if let Err(error) = telemetry::init(&args.logs) {
-        telemetry::report(format_args!("rabbitry-worker: {error}"));
+        telemetry::report(format_args!("{}-worker: {error}", S::NAME));
         return exit::CONFIG.into();
     }
-    match run(args) {
+    match run::<S>(args) {
         Ok(Stopped::Finished) => ExitCode::SUCCESS,
         Ok(Stopped::Unfinished) => exit::TRY_AGAIN.into(),
         Err(failure) => {
@@ -76,6 +73,21 @@ fn program() -> ExitCode {
             exit_code(&failure).into()
         }
     }
+}
+
+/// Reads the command line, or ends the process with what is wrong with it.
+fn parse<S: Service>() -> WorkerArgs {
+    let about = format!(
+        "Takes {} commands from RabbitMQ, runs them on the store, and replies. Start it again to go faster; on SQLite, on \
+         the same machine.",
+        S::NAME
+    );
+    let names = PossibleValuesParser::new(S::COMMANDS.iter().map(|command| command.name));
+    let line = WorkerArgs::augment_args(clap::Command::new(format!("{}-worker", S::NAME)))
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(about)
+        .mut_arg("commands", |argument| argument.value_parser(names));
+    WorkerArgs::from_arg_matches(&line.get_matches()).unwrap_or_else(|error| error.exit())
 }
 
 fn exit_code(failure: &anyhow::Error) -> u8 {
@@ -94,19 +106,19 @@ fn exit_code(failure: &anyhow::Error) -> u8 {
 
 /// On one thread: store and connections have threads of their own, what is left for a command takes microseconds, and
 /// tasks on one thread wake each other without the kernel.
-fn run(args: Args) -> anyhow::Result<Stopped> {
+fn run<S: Service>(args: WorkerArgs) -> anyhow::Result<Stopped> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let stopped = runtime.block_on(work(args));
+    let stopped = runtime.block_on(work::<S>(args));
     // A name that is being looked up cannot be interrupted, and must not hold up the end.
     runtime.shutdown_background();
     stopped
 }
 
-async fn work(args: Args) -> anyhow::Result<Stopped> {
+async fn work<S: Service>(args: WorkerArgs) -> anyhow::Result<Stopped> {
     #[cfg(feature = "failpoints")]
-    rabbitry::failpoints::arm()?;
+    crate::failpoints::arm()?;
     let url = args.broker.broker()?;
-    let database = args.store.store()?;
+    let database = args.store.store(S::NAME)?;
     let stop = shutdown::on_signal().context("cannot listen for signals")?;
     let store = tokio::select! {
         store = store::open_when_there(&database, store::Options::default()) => {
@@ -115,9 +127,9 @@ async fn work(args: Args) -> anyhow::Result<Stopped> {
         () = stop.cancelled() => return Ok(Stopped::Finished),
     };
     if database.starts_with("sqlite:") && !url.is_local() {
-        warn!(broker = %url, "the store is a file of this machine, the broker is elsewhere: workers on other machines would not see these users");
+        warn!(broker = %url, "the store is a file of this machine, the broker is elsewhere: workers on other machines would not see what it keeps");
     }
-    let commands = COMMANDS.iter().copied().filter(|command| serves(&args.commands, command));
+    let commands = S::COMMANDS.iter().copied().filter(|command| serves(&args.commands, command));
     let mut settings = Settings::new(&commands.collect::<Vec<_>>());
     settings.batch_max = args.batch_max;
     settings.reply_to = args.reply_to;
@@ -125,7 +137,7 @@ async fn work(args: Args) -> anyhow::Result<Stopped> {
     settings.store = store::describe_from_afar(&database);
     settings.allow_other_stores = args.allow_other_stores;
     info!(version = env!("CARGO_PKG_VERSION"), broker = %url, store = settings.store, "worker starts");
-    Ok(Server::<Users>::new(store, url, settings).run(stop).await?)
+    Ok(Server::<S>::new(store, url, settings).run(stop).await?)
 }
 
 /// All of them, unless some are named.

@@ -1,0 +1,9 @@
+//! The worker of the users service.
+
+use std::process::ExitCode;
+
+use rabbitry::users::Users;
+
+fn main() -> ExitCode {
+    rabbitry::worker::main::<Users>()
+}
