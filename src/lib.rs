@@ -45,7 +45,7 @@ pub mod worker;
 pub use {clap, regex, schemars};
 
 pub use service::{
-    Code, Command, Problem, Service, Spec,
-    entity::{Entity, Field, Table},
-    rows::{Needs, Rows},
+    Code, Command, Entity, Needs, Problem, Rows, Service, Spec,
+    entity::{Field, Table},
+    list::List,
 };

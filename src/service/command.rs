@@ -113,6 +113,21 @@ pub trait Service: Serialize + Send + Sync + Sized + 'static {
     fn apply(&self, rows: &mut Rows<Self::Entity>) -> Result<(u16, Vec<u8>), Problem>;
 }
 
+/// Whether a service or a command may be called so: the name stands in those of queues and tables, and on the command line.
+pub const fn is_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    let mut index = 0;
+    while index < bytes.len() {
+        match bytes[index] {
+            b'a'..=b'z' => {}
+            b'0'..=b'9' | b'_' if index > 0 => {}
+            _ => return false,
+        }
+        index += 1;
+    }
+    0 < index && index <= 40
+}
+
 /// Makes a [`Service`]: an enum with a variant for each of its commands, a
 /// [`Command`].
 #[macro_export]
@@ -126,6 +141,12 @@ macro_rules! service {
         $vis enum $name {
             $($(#[$doc])* $variant($command)),+
         }
+
+        const _: () = assert!(
+            $crate::service::command::is_name($service)
+                $(&& $crate::service::command::is_name(<$command as $crate::service::command::Command<$entity>>::SPEC.name))+,
+            "a name has 1 to 40 of a-z, 0-9 and _, and begins with a letter"
+        );
 
         impl $crate::service::command::Service for $name {
             const NAME: &'static str = $service;

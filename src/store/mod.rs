@@ -150,8 +150,8 @@ async fn side<S: Service>(url: &str, is_source: bool) -> Result<Box<dyn copy::Si
     // As a worker would: with all checks, and the schema up to date.
     drop(open::<S>(url, Options::default()).await?);
     Ok(match Place::of(url)? {
-        Place::Sqlite(path) => Box::new(sqlite::File::open(Path::new(path), is_source)?),
-        Place::Postgres => Box::new(postgres::Database::open::<S::Entity>(url, is_source).await?),
+        Place::Sqlite(path) => Box::new(sqlite::File::open(S::NAME, Path::new(path), is_source)?),
+        Place::Postgres => Box::new(postgres::Database::open::<S>(url, is_source).await?),
     })
 }
 

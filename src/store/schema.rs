@@ -1,16 +1,18 @@
 //! Which schema a program and a database may have together; the migrations are each store's own.
 //!
 //! A migration first widens the schema (expand), so that workers one version older keep working beside newer ones;
-//! only a later one takes away what they needed (contract), and raises `oldest_worker` in `schema_compatibility`.
+//! only a later one takes away what they needed (contract), and raises `oldest_worker` in `compatibility`.
 
 use std::error::Error;
 
-use refinery::Migration;
+use refinery::{Migration, Runner};
 
 use super::OpenError;
 
-/// The table of the migrations that were applied.
-pub(super) const HISTORY: &str = "refinery_schema_history";
+/// Whose migrations those of the inbox and of what belongs to it are.
+pub(super) const ENGINE: &str = "rabbitry";
+/// Only databases of version 0.1 have it. They held one service, and engine and service had migrations in common.
+pub(super) const OF_0_1: &str = "schema_compatibility";
 
 /// The newest migration that was applied, and the oldest one that a worker may stop at.
 #[derive(Debug, Clone, Copy, Default)]
@@ -19,8 +21,10 @@ pub(super) struct Standing {
     pub(super) oldest_worker: i64,
 }
 
-/// The migrations that this program knows.
+/// The migrations that this program knows of the engine, or of a service. Each part has a history of its own, so that services
+/// may share a database.
 pub(super) struct Known<'a> {
+    pub(super) part: &'a str,
     /// The database, for people.
     place: &'a str,
     pub(super) migrations: Vec<Migration>,
@@ -28,10 +32,18 @@ pub(super) struct Known<'a> {
 
 impl<'a> Known<'a> {
     /// Reads migrations, each a name and its SQL.
-    pub(super) fn parse(all: &[(&str, &str)], place: &'a str) -> Result<Self, OpenError> {
+    pub(super) fn parse(part: &'a str, all: &[(&str, &str)], place: &'a str) -> Result<Self, OpenError> {
         let parsed = all.iter().map(|(name, sql)| Migration::unapplied(name, sql));
         let migrations = parsed.collect::<Result<_, _>>().map_err(|error| refused(place, &error))?;
-        Ok(Self { place, migrations })
+        Ok(Self { part, place, migrations })
+    }
+
+    /// What applies them, all in one transaction: a worker that dies between a migration and its row in the history would leave a
+    /// schema that can neither be used nor migrated.
+    pub(super) fn runner(&self) -> Runner {
+        let mut runner = Runner::new(&self.migrations).set_grouped(true);
+        runner.set_migration_table_name(history(self.part));
+        runner
     }
 
     fn newest(&self) -> i64 {
@@ -59,9 +71,9 @@ impl<'a> Known<'a> {
         let (place, newest) = (self.place, self.newest());
         if standing.oldest_worker > newest {
             return Err(OpenError::Refused(format!(
-                "{place} has schema version {}, and programs that know none from version {} on must not use it; this \
+                "{place} has schema version {} of {}, and programs that know none from version {} on must not use it; this \
                  one knows version {newest}: use a newer program",
-                standing.version, standing.oldest_worker
+                standing.version, self.part, standing.oldest_worker
             )));
         }
         if self.is_behind(standing) {
@@ -74,6 +86,11 @@ impl<'a> Known<'a> {
         }
         Ok(())
     }
+}
+
+/// The table of the migrations of a part that were applied.
+pub(super) fn history(part: &str) -> String {
+    format!("{part}_migrations")
 }
 
 /// A history that does not fit.

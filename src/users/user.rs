@@ -30,11 +30,8 @@ impl Entity for User {
 
     const TABLE: Table = Table {
         name: "users",
-        sqlite: &[
-            ("V1__users_and_inbox", include_str!("migrations/sqlite/V1__users_and_inbox.sql")),
-            ("V2__inbox_marks", include_str!("migrations/sqlite/V2__inbox_marks.sql")),
-        ],
-        postgres: &[("V1__users_and_inbox", include_str!("migrations/postgres/V1__users_and_inbox.sql"))],
+        sqlite: &[("V1__users", include_str!("migrations/sqlite/V1__users.sql"))],
+        postgres: &[("V1__users", include_str!("migrations/postgres/V1__users.sql"))],
     };
 
     crate::columns!(username, email, points, status);

@@ -75,7 +75,7 @@ async fn a_person_at_a_terminal_sees_a_table() {
     );
     stage.rabbitry(&["users", "create", "bob", "--email", "bob@example.com"]).await.with_code(0);
     let page = stage.rabbitry_on_a_terminal("users list --limit 1").await;
-    assert!(page.contains("USERNAME") && page.contains("rabbitry list --after ann"), "{page}");
+    assert!(page.contains("USERNAME") && page.contains("rabbitry users list --after ann"), "{page}");
     let json = stage.rabbitry_on_a_terminal("users get ann --json").await;
     assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), user("ann", 7, "Bronze"));
     stage.end(worker, &[]).await;

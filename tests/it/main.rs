@@ -2,6 +2,8 @@
 #![allow(missing_docs, clippy::unwrap_used, unreachable_pub)]
 
 mod bad_input;
+#[path = "../bank/mod.rs"]
+mod bank;
 mod batching;
 mod cli;
 mod client;
@@ -21,6 +23,8 @@ mod readme;
 mod store_commands;
 mod store_contract;
 mod store_copy;
+mod store_services;
+mod store_upgrade;
 mod support;
 mod tidy;
 mod ui_publish;

@@ -38,10 +38,7 @@ pub(super) use self::{address::described, copy::Database};
 use super::{OpenError, Options};
 use crate::{
     limits::CONNECT_TIMEOUT,
-    service::{
-        Access, Reply, Request, Service, Store, Unavailable,
-        entity::{Entity, Table},
-    },
+    service::{Access, Reply, Request, Service, Store, Unavailable},
 };
 
 /// Batches with effects that one worker runs at a time. The engine hands over one, or one for each queue while the
@@ -72,12 +69,12 @@ impl<S: Service> PostgresStore<S> {
     /// program's, or its schema is too new for this program.
     pub async fn open(url: &str, options: Options) -> Result<Self, OpenError> {
         let address = Address::parse(url)?;
-        let id = prepare(&address, &S::Entity::TABLE).await?;
+        let id = prepare::<S>(&address).await?;
         let writers = Sessions::new(&address, WRITERS)?;
         let readers = Sessions::new(&address, READERS)?;
         // One session more, as writers must not wait for it.
         let purge = tokio::spawn(purge::run(Sessions::new(&address, 1)?, options.clone()));
-        let sql = Arc::new(Sql::of::<S::Entity>());
+        let sql = Arc::new(Sql::of::<S::Entity>(S::NAME));
         Ok(Self { writers, readers, options, sql, purge, id, commands: PhantomData })
     }
 
@@ -93,7 +90,7 @@ impl<S: Service> PostgresStore<S> {
 }
 
 /// Inspects the server and applies migrations, in a session of its own; returns the store's id.
-async fn prepare(address: &Address, table: &Table) -> Result<String, OpenError> {
+async fn prepare<S: Service>(address: &Address) -> Result<String, OpenError> {
     let place = address.place();
     let connected = timeout(CONNECT_TIMEOUT, address.connect()).await.map_err(|_: Elapsed| {
         OpenError::Unavailable(Unavailable(
@@ -102,7 +99,7 @@ async fn prepare(address: &Address, table: &Table) -> Result<String, OpenError> 
     })?;
     let (mut client, _) = connected.map_err(|error| refused_or_unavailable("connect to", place, &error))?;
     session::inspect(&client, place).await?;
-    migrations::apply(&mut client, place, table).await?;
+    migrations::apply::<S>(&mut client, place).await?;
     session::id(&client, address).await
 }
 

@@ -21,13 +21,14 @@ const FIND_REPLIES: &str = "
     FROM unnest($1::text[], $2::bytea[]) WITH ORDINALITY AS wanted (command, message_id, number)
     CROSS JOIN LATERAL (
         SELECT * FROM inbox
-        WHERE inbox.command = wanted.command COLLATE \"C\" AND inbox.message_id = wanted.message_id LIMIT 1
+        WHERE inbox.command = wanted.command COLLATE \"C\" AND inbox.message_id = wanted.message_id
+            AND inbox.service = $3 LIMIT 1
     ) AS found";
 const INSERT_REPLIES: &str = "
-    INSERT INTO inbox (command, message_id, fingerprint, status, reply, created_at)
-    SELECT new.*, (extract(epoch FROM now()) * 1000)::bigint
+    INSERT INTO inbox (service, command, message_id, fingerprint, status, reply, created_at)
+    SELECT $6, new.*, (extract(epoch FROM now()) * 1000)::bigint
     FROM unnest($1::text[], $2::bytea[], $3::bytea[], $4::smallint[], $5::bytea[]) AS new
-    ON CONFLICT (command, message_id) DO NOTHING";
+    ON CONFLICT (command, message_id, service) DO NOTHING";
 
 /// What is sent before and after the statements of a load, in the same round trip; nothing if empty.
 #[derive(Clone, Copy)]
@@ -38,7 +39,8 @@ pub(super) struct Around {
 
 /// Shows whether replies can be written: what hinders that, a right or a lock, does not hinder an empty transaction.
 pub(super) const PROBE: &str = "
-    INSERT INTO inbox VALUES ('', '', decode(repeat('00', 16), 'hex'), 200, '', 0) ON CONFLICT DO NOTHING;
+    INSERT INTO inbox (service, command, message_id, fingerprint, status, reply, created_at)
+    VALUES ('', '', '', decode(repeat('00', 16), 'hex'), 200, '', 0) ON CONFLICT DO NOTHING;
     DELETE FROM inbox WHERE command = ''";
 
 /// Loads what a batch names, in one round trip. Entities that it may change are locked.
@@ -73,7 +75,7 @@ pub(super) async fn load<E: Entity>(
         select(session, lock, written.len(), vec![written.parameter()]),
         select(session, &sql.find, read.len(), vec![read.parameter()]),
         select(session, &sql.pages, pages.len(), vec![after.parameter(), &sizes]),
-        select(session, FIND_REPLIES, ids.len(), vec![&commands, &ids]),
+        select(session, FIND_REPLIES, ids.len(), vec![&commands, &ids, &sql.service]),
         execute(session, around.after),
     );
     begun?;
@@ -138,6 +140,8 @@ pub(super) async fn save<E: Entity>(
     let fingerprints: Vec<&[u8]> = fresh.iter().map(|(_, reply)| &reply.fingerprint.0[..]).collect();
     let statuses: Vec<i16> = fresh.iter().map(|(_, reply)| reply.status.cast_signed()).collect();
     let bodies: Vec<&[u8]> = fresh.iter().map(|(_, reply)| reply.body.as_slice()).collect();
+    let replies: Vec<&(dyn ToSql + Sync)> =
+        vec![&commands, &ids, &fingerprints, &statuses, &bodies, &sql.service];
     let needed = [
         (sql.insert.as_str(), created.len()),
         (&sql.update, updated.len()),
@@ -150,7 +154,7 @@ pub(super) async fn save<E: Entity>(
         write(session, &sql.insert, created.len(), parameters(&new)),
         write(session, &sql.update, updated.len(), parameters(&old)),
         write(session, &sql.remove, removed.len(), vec![gone.parameter()]),
-        write(session, INSERT_REPLIES, fresh.len(), vec![&commands, &ids, &fingerprints, &statuses, &bodies]),
+        write(session, INSERT_REPLIES, fresh.len(), replies),
     );
     let written = [inserted?, changed?, deleted?, remembered?];
     let sent = [created.len(), updated.len(), removed.len(), fresh.len()].map(|rows| rows as u64);

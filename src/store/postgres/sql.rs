@@ -5,6 +5,8 @@ use crate::service::entity::{Entity, Type};
 /// The statements of one table, written once.
 #[derive(Debug)]
 pub(super) struct Sql {
+    /// Whose the table is, and the replies in the inbox.
+    pub(super) service: &'static str,
     /// Rows by their keys, locked in the order of keys, which all workers lock in.
     pub(super) lock: String,
     /// The same in an order of the session's own; only for a mutant.
@@ -26,7 +28,7 @@ pub(super) struct Sql {
 }
 
 impl Sql {
-    pub(super) fn of<E: Entity>() -> Self {
+    pub(super) fn of<E: Entity>(service: &'static str) -> Self {
         let table = E::TABLE.name;
         let columns = E::columns();
         let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
@@ -45,6 +47,7 @@ impl Sql {
         let bytes = if key_type == Type::Text { " COLLATE \"C\"" } else { "" };
         let find = format!("SELECT {all} FROM {table} WHERE {key} = ANY($1)");
         Self {
+            service,
             lock: format!("{find} ORDER BY {key}{bytes} FOR UPDATE"),
             lock_unsorted: format!("{find} ORDER BY md5({key}::text || pg_backend_pid()) FOR UPDATE"),
             pages: format!(

@@ -16,11 +16,14 @@ use rusqlite::{
 use super::{
     connection::connect,
     fault::failed,
-    migrations::{APPLICATION_ID, HISTORY},
+    migrations::{APPLICATION_ID, is_there},
     place,
     write_lock::beside,
 };
-use crate::store::OpenError;
+use crate::store::{
+    OpenError,
+    schema::{ENGINE, OF_0_1, history},
+};
 
 /// How long a backup waits for a lock.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -121,8 +124,9 @@ fn refuse_other_databases(connection: &Connection, path: &Path) -> Result<(), Op
     if number("PRAGMA application_id")? != APPLICATION_ID {
         return Err(not_whole(path, "is a database of another program"));
     }
-    let tables = format!("SELECT count(*) FROM sqlite_schema WHERE name IN ('{HISTORY}', 'inbox')");
-    if number(&tables)? != 2 || number(&format!("SELECT count(*) FROM {HISTORY}"))? == 0 {
+    let has = |table: &str| is_there(connection, table).map_err(|error| unchecked("check", path, &error));
+    // One of version 0.1 is whole without a history of today's.
+    if !has("inbox")? || !(has(&history(ENGINE))? || has(OF_0_1)?) {
         return Err(not_whole(path, "lacks tables of the schema"));
     }
     Ok(())

@@ -5,7 +5,14 @@ use std::{path::Path, time::Duration};
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::{fault::failed, migrations, place::Place};
-use crate::{failpoints::mutant, service::entity::Entity, store::OpenError};
+use crate::{
+    failpoints::mutant,
+    service::Service,
+    store::{
+        OpenError,
+        schema::{ENGINE, history},
+    },
+};
 
 /// The first release without the bug by which two processes that reset the write-ahead log at the same time lose
 /// committed transactions (<https://sqlite.org/wal.html#walresetbug>).
@@ -34,7 +41,7 @@ const SETTINGS: &str = "
 const WRITER_CACHE_KIB: i32 = 4096;
 
 /// Opens the database for writing and brings its schema up to date. To be called under the write lock.
-pub(super) fn open_for_writing<E: Entity>(place: &Place) -> Result<Connection, OpenError> {
+pub(super) fn open_for_writing<S: Service>(place: &Place) -> Result<Connection, OpenError> {
     let attempt = "open";
     let mut connection = connect(place.path()).map_err(|error| failed(attempt, place.path(), &error))?;
     refuse_foreign(&connection, place.path())?;
@@ -51,7 +58,7 @@ pub(super) fn open_for_writing<E: Entity>(place: &Place) -> Result<Connection, O
     connection
         .pragma_update(None, "cache_size", -WRITER_CACHE_KIB)
         .map_err(|error| failed(attempt, place.path(), &error))?;
-    migrations::apply(&mut connection, place.path(), E::TABLE.sqlite)?;
+    migrations::apply::<S>(&mut connection, place.path())?;
     Ok(connection)
 }
 
@@ -92,7 +99,7 @@ pub(super) fn check_library() -> Result<(), OpenError> {
 fn refuse_foreign(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let read = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0));
     // A start that was cut off may have left no more than the migrations' history.
-    let others = format!("SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '{}'", migrations::HISTORY);
+    let others = format!("SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '{}'", history(ENGINE));
     let is_ours = || Ok(read("PRAGMA application_id")? == migrations::APPLICATION_ID || read(&others)? == 0);
     match is_ours() {
         Ok(true) => Ok(()),
@@ -109,14 +116,14 @@ mod tests {
     use rusqlite::ErrorCode;
 
     use super::*;
-    use crate::users::user::User;
+    use crate::users::Users;
 
     #[test]
     fn a_connection_is_durable_and_reads_only_where_it_should() {
         let dir = tempfile::tempdir().unwrap();
         let place = Place::prepare(&dir.path().join("users.db")).unwrap();
         place.create().unwrap();
-        let writer = open_for_writing::<User>(&place).unwrap();
+        let writer = open_for_writing::<Users>(&place).unwrap();
         let setting = |name: &str| {
             writer
                 .query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, rusqlite::types::Value>(0))

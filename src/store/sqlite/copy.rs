@@ -22,18 +22,23 @@ use crate::{
 pub(in crate::store) struct File {
     connection: Connection,
     place: String,
+    service: &'static str,
 }
 
 impl File {
     /// Opens a database whose schema is up to date. Nobody can write to one that is copied from.
-    pub(in crate::store) fn open(path: &Path, is_source: bool) -> Result<Self, OpenError> {
+    pub(in crate::store) fn open(
+        service: &'static str,
+        path: &Path,
+        is_source: bool,
+    ) -> Result<Self, OpenError> {
         let open = || {
             let connection = connect(path)?;
             connection.execute_batch(if is_source { "BEGIN IMMEDIATE" } else { "" })?;
             Ok(connection)
         };
         let connection = open().map_err(|error| failed("copy", path, &error))?;
-        Ok(Self { connection, place: path.display().to_string() })
+        Ok(Self { connection, place: path.display().to_string(), service })
     }
 
     fn done<'a, T: Send + 'a>(&self, outcome: rusqlite::Result<T>) -> Work<'a, T> {
@@ -54,13 +59,13 @@ impl<E: Entity> Side<E> for File {
 impl<E: Entity> Rows<Kept<E>> for File {
     fn page<'a>(&'a mut self, after: Option<&'a Kept<E>>) -> Work<'a, Vec<Kept<E>>> {
         let after = after.map(|kept| kept.0.key());
-        let page = rows::page(&self.connection, &Sql::of::<E>(), after, PAGE);
+        let page = rows::page(&self.connection, &Sql::of::<E>(self.service), after, PAGE);
         self.done(page.map(|page| page.into_iter().map(Kept).collect()))
     }
 
     fn find<'a>(&'a mut self, like: &'a [Kept<E>]) -> Work<'a, Vec<Kept<E>>> {
         let read = || {
-            let mut select = self.connection.prepare_cached(&Sql::of::<E>().find)?;
+            let mut select = self.connection.prepare_cached(&Sql::of::<E>(self.service).find)?;
             let found =
                 like.iter().map(|Kept(one)| select.query_row([cell(one.key().value())], entity).optional());
             found.filter_map(Result::transpose).map(|one| one.map(Kept)).collect()
@@ -71,7 +76,7 @@ impl<E: Entity> Rows<Kept<E>> for File {
     fn add<'a>(&'a mut self, rows: &'a [Kept<E>]) -> Work<'a, ()> {
         let write = || {
             let transaction = self.connection.unchecked_transaction()?;
-            let mut insert = transaction.prepare_cached(&Sql::of::<E>().add)?;
+            let mut insert = transaction.prepare_cached(&Sql::of::<E>(self.service).add)?;
             for Kept(one) in rows {
                 insert.execute(cells(one))?;
             }
@@ -82,7 +87,7 @@ impl<E: Entity> Rows<Kept<E>> for File {
     }
 
     fn count(&mut self) -> Work<'_, u64> {
-        self.done(self.count_of(&Sql::of::<E>().count))
+        self.done(self.count_of(&Sql::of::<E>(self.service).count))
     }
 }
 
@@ -93,10 +98,10 @@ impl Rows<Remembered> for File {
         let read = || {
             // The order of the index: texts come before UUIDs. No command is empty.
             let sql = format!(
-                "{REPLIES} WHERE (command, message_id) > (?, ?) ORDER BY command, message_id LIMIT ?"
+                "{REPLIES} WHERE (command, message_id) > (?, ?) AND service = ? ORDER BY command, message_id LIMIT ?"
             );
             let (command, id) = after.map_or(("", ""), |row| (row.command.as_str(), row.id.as_str()));
-            let values = params![command, MessageId::of(id), PAGE as i64];
+            let values = params![command, MessageId::of(id), self.service, PAGE as i64];
             self.connection.prepare_cached(&sql)?.query_map(values, remembered)?.collect()
         };
         self.done(read())
@@ -104,10 +109,11 @@ impl Rows<Remembered> for File {
 
     fn find<'a>(&'a mut self, like: &'a [Remembered]) -> Work<'a, Vec<Remembered>> {
         let read = || {
-            let sql = format!("{REPLIES} WHERE command = ? AND message_id = ?");
+            let sql = format!("{REPLIES} WHERE command = ? AND message_id = ? AND service = ?");
             let mut select = self.connection.prepare_cached(&sql)?;
             let found = like.iter().map(|one| {
-                select.query_row(params![one.command, MessageId::of(&one.id)], remembered).optional()
+                let key = params![one.command, MessageId::of(&one.id), self.service];
+                select.query_row(key, remembered).optional()
             });
             found.filter_map(Result::transpose).collect()
         };
@@ -117,11 +123,13 @@ impl Rows<Remembered> for File {
     fn add<'a>(&'a mut self, rows: &'a [Remembered]) -> Work<'a, ()> {
         let write = || {
             let transaction = self.connection.unchecked_transaction()?;
-            let sql = "INSERT INTO inbox (command, message_id, fingerprint, status, reply, created_at)
-                       VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
+            let sql =
+                "INSERT INTO inbox (service, command, message_id, fingerprint, status, reply, created_at)
+                       VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING";
             let mut insert = transaction.prepare_cached(sql)?;
             for Remembered { command, id, fingerprint, status, reply, created_at } in rows {
                 insert.execute(params![
+                    self.service,
                     command,
                     MessageId::of(id),
                     fingerprint,
@@ -137,7 +145,7 @@ impl Rows<Remembered> for File {
     }
 
     fn count(&mut self) -> Work<'_, u64> {
-        self.done(self.count_of("SELECT count(*) FROM inbox"))
+        self.done(self.count_of(&format!("SELECT count(*) FROM inbox WHERE service = '{}'", self.service)))
     }
 }
 

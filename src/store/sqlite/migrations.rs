@@ -2,42 +2,81 @@
 
 use std::path::Path;
 
-use refinery::{Migration, Runner};
+use refinery::Target;
 use rusqlite::{Connection, OptionalExtension};
 
-pub(super) use crate::store::schema::HISTORY;
-use crate::store::{
-    OpenError,
-    schema::{self, Known, Standing},
-    sqlite::fault::failed,
+use crate::{
+    service::{Entity, Service},
+    store::{
+        OpenError,
+        schema::{self, ENGINE, Known, OF_0_1, Standing, history},
+        sqlite::fault::failed,
+    },
 };
 
 /// Stands in the header of our databases; see the first migration.
 pub(super) const APPLICATION_ID: i64 = 0x5262_7479;
 
+const ENGINES: &[(&str, &str)] = &[("V1__inbox", include_str!("../migrations/sqlite_V1.sql"))];
+const FROM_0_1: &str = include_str!("../migrations/sqlite_from_0_1.sql");
+
 /// Applies the migrations that are missing. To be called under the write lock, as several workers may start at once.
 ///
 /// # Errors
 /// Refused, if the database's schema is newer than this program and does not admit it, or has another history.
-pub(super) fn apply(connection: &mut Connection, path: &Path, all: &[(&str, &str)]) -> Result<(), OpenError> {
-    let place = path.display().to_string();
-    let known = Known::parse(all, &place)?;
-    let standing = standing(connection).map_err(|error| failed("read the schema of", path, &error))?;
-    if !known.is_behind(standing) {
-        return migrate(connection, &known.migrations).map_err(|error| explained(path, &error));
+pub(super) fn apply<S: Service>(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    let is_of_0_1 = adopt::<S>(connection).map_err(|error| failed("migrate", path, &error))?;
+    apply_part(connection, path, ENGINE, ENGINES)?;
+    if is_of_0_1 {
+        let place = path.display().to_string();
+        let runner = Known::parse(S::NAME, S::Entity::TABLE.sqlite, &place)?.runner();
+        let made_before = runner.set_target(Target::FakeVersion(1)).run(connection);
+        made_before.map_err(|error| explained(path, &error))?;
     }
-    let applied = Runner::new(&known.migrations)
-        .get_applied_migrations(connection)
-        .map_err(|error| explained(path, &error))?;
+    apply_part(connection, path, S::NAME, S::Entity::TABLE.sqlite)
+}
+
+/// Makes the inbox of version 0.1 today's one. Returns whether the service's table is still that of version 0.1, which has no
+/// history of its own.
+fn adopt<S: Service>(connection: &mut Connection) -> rusqlite::Result<bool> {
+    let is_there = |table: &str| is_there(connection, table);
+    if !is_there(OF_0_1)? || is_there(&history(S::NAME))? || !is_there(S::Entity::TABLE.name)? {
+        return Ok(false);
+    }
+    let columns = "SELECT count(*) FROM pragma_table_info('inbox') WHERE name = 'service'";
+    if connection.query_row(columns, [], |row| row.get::<_, i64>(0))? == 0 {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(&FROM_0_1.replace("SERVICE", S::NAME))?;
+        transaction.commit()?;
+    }
+    Ok(true)
+}
+
+pub(super) fn is_there(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+    connection.prepare("SELECT 1 FROM sqlite_schema WHERE name = ?")?.exists([table])
+}
+
+fn apply_part(
+    connection: &mut Connection,
+    path: &Path,
+    part: &str,
+    all: &[(&str, &str)],
+) -> Result<(), OpenError> {
+    let place = path.display().to_string();
+    let known = Known::parse(part, all, &place)?;
+    let standing = standing(connection, part).map_err(|error| failed("read the schema of", path, &error))?;
+    if !known.is_behind(standing) {
+        return migrate(connection, &known).map_err(|error| explained(path, &error));
+    }
+    let applied =
+        known.runner().get_applied_migrations(connection).map_err(|error| explained(path, &error))?;
     known.admit(standing, &applied)
 }
 
-fn migrate(connection: &mut Connection, known: &[Migration]) -> Result<(), refinery::Error> {
+fn migrate(connection: &mut Connection, known: &Known<'_>) -> Result<(), refinery::Error> {
     #[cfg(feature = "failpoints")]
     pass_at_each_commit(connection, true);
-    // In one transaction, as each migration and its row in the history would else be two: a worker that dies between them
-    // would leave a schema that can neither be used nor migrated.
-    let migrated = Runner::new(known).set_grouped(true).run(connection);
+    let migrated = known.runner().run(connection);
     #[cfg(feature = "failpoints")]
     pass_at_each_commit(connection, false);
     migrated.map(drop)
@@ -50,18 +89,20 @@ fn pass_at_each_commit(connection: &mut Connection, on: bool) {
     connection.commit_hook(on.then_some(rolls_back)).expect("the connection is this process's own");
 }
 
-fn standing(connection: &Connection) -> rusqlite::Result<Standing> {
-    let number = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, Option<i64>>(0)).optional();
-    if number(&format!("SELECT 1 FROM sqlite_schema WHERE name = '{HISTORY}'"))?.is_none() {
+fn standing(connection: &Connection, part: &str) -> rusqlite::Result<Standing> {
+    let history = history(part);
+    if !is_there(connection, &history)? {
         return Ok(Standing::default());
     }
-    let version = number(&format!("SELECT max(version) FROM {HISTORY}"))?.flatten().unwrap_or_default();
+    let newest = format!("SELECT coalesce(max(version), 0) FROM {history}");
+    let version = connection.query_row(&newest, [], |row| row.get(0))?;
     // A start that was cut off may have left the history without the first migration.
-    let oldest_worker = match version {
-        0 => 0,
-        _ => number("SELECT oldest_worker FROM schema_compatibility")?.flatten().unwrap_or(version),
-    };
-    Ok(Standing { version, oldest_worker })
+    if version == 0 {
+        return Ok(Standing::default());
+    }
+    let oldest = "SELECT oldest_worker FROM compatibility WHERE part = ?";
+    let oldest_worker = connection.query_row(oldest, [part], |row| row.get(0)).optional()?;
+    Ok(Standing { version, oldest_worker: oldest_worker.unwrap_or_default() })
 }
 
 /// A database that is busy or full may do later; anything else needs somebody.
@@ -79,18 +120,21 @@ fn explained(path: &Path, error: &refinery::Error) -> OpenError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{service::entity::Entity, users::user::User};
+    use crate::users::{Users, user::User};
 
     const ALL: &[(&str, &str)] = &[User::TABLE.sqlite[0]];
 
     const WIDENED: (&str, &str) = ("V2__widened", "ALTER TABLE users ADD COLUMN note TEXT;");
     const NARROWED: (&str, &str) = (
         "V3__narrowed",
-        "ALTER TABLE users DROP COLUMN note; UPDATE schema_compatibility SET oldest_worker = 3;",
+        "ALTER TABLE users DROP COLUMN note; INSERT INTO compatibility VALUES ('users', 3);",
     );
 
     fn try_open(connection: &mut Connection, migrations: &[(&str, &str)]) -> Result<(), String> {
-        apply(connection, Path::new("/users.db"), migrations).map_err(|error| error.to_string())
+        let path = Path::new("/users.db");
+        let applied = apply_part(connection, path, ENGINE, ENGINES)
+            .and_then(|()| apply_part(connection, path, Users::NAME, migrations));
+        applied.map_err(|error| error.to_string())
     }
 
     #[test]
@@ -111,7 +155,10 @@ mod tests {
         try_open(&mut connection, ALL).unwrap();
         try_open(&mut connection, &[ALL[0], WIDENED, NARROWED]).unwrap();
         let refusal = try_open(&mut connection, ALL).unwrap_err();
-        assert!(refusal.contains("schema version 3") && refusal.contains("knows version 1"), "{refusal}");
+        assert!(
+            refusal.contains("schema version 3 of users") && refusal.contains("knows version 1"),
+            "{refusal}"
+        );
         assert!(try_open(&mut connection, &[ALL[0], WIDENED]).is_err());
     }
 
@@ -122,7 +169,7 @@ mod tests {
         let other = ("V2__widened", "ALTER TABLE users ADD COLUMN remark TEXT;");
         let refusal = try_open(&mut connection, &[ALL[0], other]).unwrap_err();
         assert!(refusal.contains("made by another build"), "{refusal}");
-        let changed = ("V1__users_and_inbox", "CREATE TABLE users (username TEXT);");
+        let changed = ("V1__users", "CREATE TABLE users (username TEXT);");
         let refusal = try_open(&mut connection, &[changed]).unwrap_err();
         assert!(refusal.contains("another content"), "{refusal}");
     }
@@ -130,7 +177,7 @@ mod tests {
     #[test]
     fn a_start_that_was_cut_off_is_made_good() {
         let mut connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch(&format!("CREATE TABLE {HISTORY} (version int4 PRIMARY KEY, name VARCHAR(255), applied_on VARCHAR(255), checksum VARCHAR(255));")).unwrap();
+        connection.execute_batch(&format!("CREATE TABLE {} (version int4 PRIMARY KEY, name VARCHAR(255), applied_on VARCHAR(255), checksum VARCHAR(255));", history(ENGINE))).unwrap();
         try_open(&mut connection, ALL).unwrap();
     }
 

@@ -96,24 +96,22 @@ fn delete_oldest(transaction: &Transaction<'_>, newest: i64) -> rusqlite::Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{service::entity::Entity, users::user::User};
+    use crate::{store::sqlite::migrations, users::Users};
 
     const NOW: i64 = 1_800_000_000_000;
     const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn inbox() -> Connection {
-        let connection = Connection::open_in_memory().unwrap();
-        for (_, sql) in User::TABLE.sqlite {
-            connection.execute_batch(sql).unwrap();
-        }
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrations::apply::<Users>(&mut connection, std::path::Path::new("/users.db")).unwrap();
         connection
     }
 
     /// Adds replies whose time stamps say nothing of their age.
     fn add(connection: &Connection, rows: u32) {
-        let sql = "INSERT INTO inbox (command, message_id, fingerprint, status, reply, created_at)
-                   VALUES ('create', hex(randomblob(9)), zeroblob(16), 201, x'7b7d', random() % 1000)";
+        let sql = "INSERT INTO inbox (service, command, message_id, fingerprint, status, reply, created_at)
+                   VALUES ('users', 'create', hex(randomblob(9)), zeroblob(16), 201, x'7b7d', random() % 1000)";
         for _ in 0..rows {
             connection.execute(sql, []).unwrap();
         }

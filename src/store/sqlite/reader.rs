@@ -28,7 +28,7 @@ impl<S: Service> Reader<S> {
     /// Opens a database that a writer has opened before.
     pub(super) fn open(place: Place, options: Options) -> Result<Self, OpenError> {
         let session = Session::begin(place, open_for_reading)?;
-        Ok(Self { session, options, sql: Sql::of::<S::Entity>(), commands: PhantomData })
+        Ok(Self { session, options, sql: Sql::of::<S::Entity>(S::NAME), commands: PhantomData })
     }
 }
 

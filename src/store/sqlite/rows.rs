@@ -34,12 +34,11 @@ pub(super) fn load<E: Entity>(
     let mut inbox = Inbox::default();
     if !wanted.replies.is_empty() {
         let mut select = connection.prepare_cached(
-            "SELECT fingerprint, status, reply FROM inbox WHERE command = ? AND message_id = ?",
+            "SELECT fingerprint, status, reply FROM inbox WHERE command = ? AND message_id = ? AND service = ?",
         )?;
         for &(command, id) in &wanted.replies {
-            if let Some(row) =
-                select.query_row(params![command, MessageId::of(id)], stored_reply).optional()?
-            {
+            let key = params![command, MessageId::of(id), sql.service];
+            if let Some(row) = select.query_row(key, stored_reply).optional()? {
                 inbox.add(command, id, row);
             }
         }
@@ -76,11 +75,11 @@ pub(super) fn save<E: Entity>(
         };
     }
     let mut insert = connection.prepare_cached(
-        "INSERT INTO inbox (command, message_id, fingerprint, status, reply, created_at)
-         VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO inbox (service, command, message_id, fingerprint, status, reply, created_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?)",
     )?;
     for ((command, id), StoredReply { fingerprint, status, body }) in inbox.fresh() {
-        insert.execute(params![command, MessageId::of(id), fingerprint.0, status, body, now])?;
+        insert.execute(params![sql.service, command, MessageId::of(id), fingerprint.0, status, body, now])?;
     }
     Ok(())
 }
@@ -104,8 +103,8 @@ pub(super) fn cell(value: Value<'_>) -> ToSqlOutput<'_> {
 pub(super) fn probe(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(
         "BEGIN IMMEDIATE;
-         INSERT INTO inbox (command, message_id, fingerprint, status, reply, created_at)
-         VALUES ('', '', zeroblob(16), 200, zeroblob(65536), 0);
+         INSERT INTO inbox (service, command, message_id, fingerprint, status, reply, created_at)
+         VALUES ('', '', '', zeroblob(16), 200, zeroblob(65536), 0);
          DELETE FROM inbox WHERE command = '';
          COMMIT",
     )

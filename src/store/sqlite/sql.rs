@@ -5,6 +5,8 @@ use crate::service::entity::Entity;
 /// The statements of one table, written once.
 #[derive(Debug)]
 pub(super) struct Sql {
+    /// Whose the table is, and the replies in the inbox.
+    pub(super) service: &'static str,
     /// One row by its key.
     pub(super) find: String,
     /// So many rows after a key, in the order of keys.
@@ -20,7 +22,7 @@ pub(super) struct Sql {
 }
 
 impl Sql {
-    pub(super) fn of<E: Entity>() -> Self {
+    pub(super) fn of<E: Entity>(service: &'static str) -> Self {
         let table = E::TABLE.name;
         let columns: Vec<_> = E::columns().into_iter().map(|(name, _)| name).collect();
         let (key, all) = (columns[0], columns.join(", "));
@@ -32,6 +34,7 @@ impl Sql {
             updates => format!("DO UPDATE SET {}", updates.join(", ")),
         };
         Self {
+            service,
             find: format!("SELECT {all} FROM {table} WHERE {key} = ?"),
             page: format!("SELECT {all} FROM {table} WHERE {key} > ? ORDER BY {key} LIMIT ?"),
             upsert: format!("{insert} ({key}) {on_conflict}"),

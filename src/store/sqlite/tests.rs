@@ -164,7 +164,7 @@ async fn many_that_start_at_once_make_one_database() {
     }
     let history = Connection::open(dir.path().join("users.db")).unwrap();
     let applied: i64 =
-        history.query_row("SELECT count(*) FROM refinery_schema_history", [], |row| row.get(0)).unwrap();
+        history.query_row("SELECT count(*) FROM users_migrations", [], |row| row.get(0)).unwrap();
     assert_eq!(applied, User::TABLE.sqlite.len() as i64);
 }
 
@@ -200,9 +200,9 @@ async fn what_is_no_database_of_ours_is_refused_and_left_alone() {
 #[tokio::test]
 async fn a_newer_schema_is_refused_when_it_says_so() {
     let bed = Bed::new().await;
-    bed.meddle("INSERT INTO refinery_schema_history VALUES (9, 'newer', '2030-01-01T00:00:00Z', '1')");
+    bed.meddle("INSERT INTO users_migrations VALUES (9, 'newer', '2030-01-01T00:00:00Z', '1')");
     SqliteStore::<Users>::open(bed.path(), Options::default()).await.unwrap().ready().await.unwrap();
-    bed.meddle("UPDATE schema_compatibility SET oldest_worker = 9");
+    bed.meddle("INSERT INTO compatibility VALUES ('users', 9)");
     let refused = refusal(&bed.path()).await;
     assert!(refused.contains("schema version 9") && refused.contains("use a newer program"), "{refused}");
 }

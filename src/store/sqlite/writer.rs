@@ -58,7 +58,7 @@ impl<S: Service> Writer<S> {
             .map_err(|error| failed("open the lock files of", place.path(), &error))?;
         let held = lock.acquire().map_err(|error| failed("lock", place.path(), &error))?;
         place.create()?;
-        let mut session = Session::begin(place.clone(), open_for_writing::<S::Entity>)?;
+        let mut session = Session::begin(place.clone(), open_for_writing::<S>)?;
         let latest = session.with("read the marks of", |connection| purge::latest(connection))?;
         // Behind the latest that any worker saw: ahead may mean no more than that nobody worked for long.
         if let Some((_, latest_clock)) = latest {
@@ -70,7 +70,7 @@ impl<S: Service> Writer<S> {
         let now = Instant::now();
         let (purge, marks) = (Schedule::new(options.retention), Marks::new(options.retention));
         let next_wal_check = now + WAL_CHECK_INTERVAL;
-        let sql = Sql::of::<S::Entity>();
+        let sql = Sql::of::<S::Entity>(S::NAME);
         let commands = PhantomData;
         Ok((
             Self { session, sql, commands, lock, options, purge, marks, checkpointer, next_wal_check },

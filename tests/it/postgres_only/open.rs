@@ -35,7 +35,9 @@ async fn many_that_start_at_once_make_one_schema() {
     let database = Database::postgres();
     let opened = futures::future::join_all((0..8).map(|_| outcome(&database.url))).await;
     assert!(opened.iter().all(Result::is_ok), "{opened:?}");
-    assert_eq!(database.number("SELECT count(*) FROM refinery_schema_history"), 1);
+    for part in ["rabbitry", "users"] {
+        assert_eq!(database.number(&format!("SELECT count(*) FROM {part}_migrations")), 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -52,14 +54,14 @@ async fn a_newer_schema_is_used_until_it_says_otherwise() {
     let old = database.open().await;
     database.change(
         "ALTER TABLE users ADD COLUMN note text;
-         INSERT INTO refinery_schema_history VALUES (2, 'newer', '2030-01-01T00:00:00Z', '1')",
+         INSERT INTO users_migrations VALUES (2, 'newer', '2030-01-01T00:00:00Z', '1')",
     );
     // One that runs and one that starts, of the older program, beside those that have widened the schema.
     for worker in [old, database.open().await] {
         let replies = worker.answer(&[create("ann").id("a"), award("ann", 1), get("ann")]).await;
         assert_eq!(gists(&replies), ["201", "200", "200"]);
     }
-    database.change("UPDATE schema_compatibility SET oldest_worker = 2");
+    database.change("INSERT INTO compatibility VALUES ('users', 2)");
     let refused = refusal(&database.url).await;
     assert!(refused.contains("schema version 2") && refused.contains("use a newer program"), "{refused}");
 }
@@ -68,7 +70,7 @@ async fn a_newer_schema_is_used_until_it_says_otherwise() {
 async fn another_history_is_refused() {
     let database = Database::postgres();
     drop(database.open().await);
-    database.change("UPDATE refinery_schema_history SET checksum = '1'");
+    database.change("UPDATE users_migrations SET checksum = '1'");
     assert!(refusal(&database.url).await.contains("another content"));
 }
 

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use rabbitry::{
-    service::{Reply, Request, Service, payload},
-    users::commands::Users,
-};
+use rabbitry::service::{Reply, Request, Service, payload};
 use serde_json::{Value, json};
 
 use super::database::Worker;
@@ -49,7 +46,7 @@ impl Ask {
     }
 }
 
-impl Worker {
+impl<S: Service> Worker<S> {
     /// Answers one batch.
     pub(crate) async fn answer(&self, asks: &[Ask]) -> Vec<Reply> {
         self.store.apply(self.requests(asks)).await.unwrap()
@@ -60,12 +57,12 @@ impl Worker {
         self.answer(std::slice::from_ref(ask)).await.remove(0)
     }
 
-    pub(crate) fn requests(&self, asks: &[Ask]) -> Arc<[Request<Users>]> {
+    pub(crate) fn requests(&self, asks: &[Ask]) -> Arc<[Request<S>]> {
         asks.iter().map(|ask| self.request(ask)).collect()
     }
 
-    fn request(&self, ask: &Ask) -> Request<Users> {
-        let specs = Users::COMMANDS;
+    fn request(&self, ask: &Ask) -> Request<S> {
+        let specs = S::COMMANDS;
         let command = *specs.iter().find(|spec| spec.name == ask.command).unwrap();
         let body = ask.body.to_string();
         let (payload, fingerprint) = payload::decode(ask.command, body.as_bytes()).unwrap();

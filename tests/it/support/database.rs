@@ -3,7 +3,7 @@
 use std::{env, path::Path, sync::Arc};
 
 use rabbitry::{
-    service::Store,
+    service::{Service, Store},
     store::{self, Options},
     users::Users,
 };
@@ -72,6 +72,11 @@ impl Database {
         open(&self.url, options).await
     }
 
+    /// The same for another service than that of users.
+    pub(crate) async fn open_as<S: Service>(&self) -> Worker<S> {
+        open(&self.url, Options::default()).await
+    }
+
     /// The same database by another URL.
     pub(crate) async fn open_at(&self, url: &str) -> Worker {
         open(url, Options::default()).await
@@ -117,7 +122,7 @@ impl Database {
     }
 }
 
-async fn open(url: &str, options: Options) -> Worker {
+async fn open<S: Service>(url: &str, options: Options) -> Worker<S> {
     Worker { store: store::open(url, options).await.unwrap() }
 }
 
@@ -166,6 +171,6 @@ impl ForeignWriter {
 }
 
 /// The store of one worker.
-pub(crate) struct Worker {
-    pub(crate) store: Arc<dyn Store<Users>>,
+pub(crate) struct Worker<S: Service = Users> {
+    pub(crate) store: Arc<dyn Store<S>>,
 }

@@ -1,0 +1,8 @@
+-- An inbox of version 0.1, which had one service in a database. Older workers go on: the new column has a default, and the
+-- columns by which they look are the first ones of the index.
+ALTER TABLE inbox ADD COLUMN service TEXT NOT NULL DEFAULT 'SERVICE';
+DROP INDEX inbox_by_message;
+-- That version could leave it when it was killed.
+DELETE FROM inbox WHERE command = '';
+-- None starts any more: it would know nothing of what is kept here now.
+UPDATE schema_compatibility SET oldest_worker = 2;

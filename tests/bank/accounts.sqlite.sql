@@ -1,0 +1,4 @@
+CREATE TABLE accounts (
+    name TEXT NOT NULL PRIMARY KEY,
+    balance INTEGER NOT NULL CHECK (balance >= 0)
+) STRICT, WITHOUT ROWID;
