@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use rabbitry::{cli, users::Users};
+use rabbitry::cli;
+use users::Users;
 
 fn main() -> ExitCode {
     cli::main(&[cli::About::of::<Users>()])

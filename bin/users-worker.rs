@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use rabbitry::users::Users;
+use users::Users;
 
 fn main() -> ExitCode {
     rabbitry::worker::main::<Users>()

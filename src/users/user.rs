@@ -6,11 +6,13 @@ use email_address::EmailAddress;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    limits::{EMAIL_MAX, POINTS_MAX, USERNAME_MAX},
-    service::entity::{Entity, Field, Table, Type, Unreadable, Value},
+use rabbitry::{
+    Entity, Field, Table, columns,
+    service::entity::{Type, Unreadable, Value},
     text, whole,
 };
+
+use crate::limits::{EMAIL_MAX, POINTS_MAX, USERNAME_MAX};
 
 /// A user, as stored and as replied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -34,7 +36,7 @@ impl Entity for User {
         postgres: &[("V1__users", include_str!("migrations/postgres/V1__users.sql"))],
     };
 
-    crate::columns!(username, email, points, status);
+    columns!(username, email, points, status);
 }
 
 /// What a user's points have earned at the last promotion.

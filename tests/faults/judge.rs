@@ -9,7 +9,6 @@ use lapin::{
     options::{BasicGetOptions, QueueDeclareOptions},
     types::FieldTable,
 };
-use rabbitry::users::commands::COMMANDS;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
@@ -22,7 +21,7 @@ use crate::{
     history::{Action, Answer},
     stage::Stage,
     store,
-    support::{process::Place, vhost::Vhost},
+    support::{process::Place, users::COMMANDS, vhost::Vhost},
     workload::{
         Workload,
         caller::{ARRAY_USERS, array_user, id},

@@ -17,7 +17,6 @@ use rabbitry::{
     },
     clock::unix_ms,
     management::topology::Definitions,
-    users::commands::COMMANDS,
 };
 use regex::Regex;
 use serde_json::{Value, json};
@@ -27,6 +26,7 @@ use super::support::{
     eventually,
     frames::publish_with_properties,
     soon,
+    users::COMMANDS,
     vhost::{Vhost, header, header_text, request},
 };
 

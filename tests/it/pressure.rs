@@ -16,16 +16,17 @@ use rabbitry::{
     },
     limits::CONFIRM_WINDOW,
     store::{self, Options},
-    users::{Users, commands::COMMANDS},
 };
 use serde_json::json;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
+use users::Users;
 
 use crate::support::{
     database::Database,
     eventually, soon, toys,
     toys::{Toys, Worker},
+    users::COMMANDS,
     vhost::{Vhost, request},
 };
 

@@ -2,13 +2,14 @@
 
 use std::{collections::BTreeSet, env, fs, iter::Peekable, process::Command, slice};
 
-use rabbitry::{
-    service::Code,
-    users::commands::{COMMANDS, REFUSALS},
-};
+use rabbitry::service::Code;
 use serde_json::Value;
+use users::commands::REFUSALS;
 
-use crate::tidy::{Source, root, sources};
+use crate::{
+    support::users::COMMANDS,
+    tidy::{Source, root, sources},
+};
 
 fn readme() -> String {
     fs::read_to_string(root("README.md")).unwrap()

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use proptest::{collection::vec, prelude::*, sample::select, test_runner::TestRunner};
-use rabbitry::users::Users;
 use serde_json::{Value, json};
+use users::Users;
 
 use crate::{
     bank::Bank,

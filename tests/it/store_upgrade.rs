@@ -3,8 +3,8 @@
 use std::fs;
 
 use rabbitry::store::{Options, open};
-use rabbitry::users::Users;
 use serde_json::json;
+use users::Users;
 
 use crate::support::{
     ask::{ask, award, body, create, get, gists},

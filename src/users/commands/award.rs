@@ -1,17 +1,13 @@
 //! `award`: adds points.
 
+use rabbitry::{Command, Needs, Problem, Rows, Spec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{INSUFFICIENT_POINTS, POINTS_LIMIT, existing};
 use crate::{
     limits::POINTS_MAX,
-    service::{
-        Problem,
-        command::{Command, Spec},
-        rows::{Needs, Rows},
-    },
-    users::user::{self, Points, User, Username},
+    user::{self, Points, User, Username},
 };
 
 /// Add points to a user, or take them away

@@ -1,17 +1,11 @@
 //! `create`: stores a new user.
 
+use rabbitry::{Command, Needs, Problem, Rows, Spec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::USER_EXISTS;
-use crate::{
-    service::{
-        Problem,
-        command::{Command, Spec},
-        rows::{Needs, Rows},
-    },
-    users::user::{Email, Points, Status, User, Username},
-};
+use crate::user::{Email, Points, Status, User, Username};
 
 /// Store a new user
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::Args)]

@@ -1,17 +1,11 @@
 //! `get`: returns a user.
 
+use rabbitry::{Command, Needs, Problem, Rows, Spec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::existing;
-use crate::{
-    service::{
-        Problem,
-        command::{Command, Spec},
-        rows::{Needs, Rows},
-    },
-    users::user::{User, Username},
-};
+use crate::user::{User, Username};
 
 /// Show a user
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::Args)]

@@ -7,13 +7,9 @@ pub mod create;
 pub mod get;
 pub mod promote;
 
+use rabbitry::{Code, List, Problem, Rows};
+
 use super::user::{User, Username};
-use crate::service::{
-    Code, Problem,
-    command::{Service, Spec},
-    list::List,
-    rows::Rows,
-};
 
 /// The user is not there.
 pub const USER_NOT_FOUND: Code = Code::fatal("user_not_found", 404, "There is no such user");
@@ -27,10 +23,7 @@ pub const POINTS_LIMIT: Code = Code::fatal("points_limit", 409, "The user would 
 /// The refusals that follow from the state.
 pub const REFUSALS: [Code; 4] = [USER_NOT_FOUND, USER_EXISTS, INSUFFICIENT_POINTS, POINTS_LIMIT];
 
-/// All of them.
-pub const COMMANDS: &[Spec] = Users::COMMANDS;
-
-crate::service! {
+rabbitry::service! {
     /// The users service; a value is one of its commands.
     pub enum Users("users") of User {
         /// Stores a new user.
@@ -56,6 +49,8 @@ fn existing(users: &Rows<User>, username: &Username) -> Result<User, Problem> {
 
 #[cfg(test)]
 mod tests {
+    use rabbitry::Service;
+
     use super::*;
 
     #[test]

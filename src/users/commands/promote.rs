@@ -1,19 +1,13 @@
 //! `promote`: sets the status that the points have earned.
 
+use rabbitry::{Command, Needs, Problem, Rows, Spec};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::existing;
 use crate::{
-    service::{
-        Problem,
-        command::{Command, Spec},
-        rows::{Needs, Rows},
-    },
-    users::{
-        promotion::earned_by,
-        user::{User, Username},
-    },
+    promotion::earned_by,
+    user::{User, Username},
 };
 
 /// Set the status that a user's points have earned

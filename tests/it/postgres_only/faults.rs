@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rabbitry::{clock::unix_ms, service::Request, store::Options, users::commands::Users};
+use rabbitry::{clock::unix_ms, service::Request, store::Options};
 use serde_json::json;
 
 use crate::support::{
@@ -10,6 +10,7 @@ use crate::support::{
     database::{Database, ForeignWriter, Worker},
     eventually, soon,
 };
+use users::commands::Users;
 
 const DAY: i64 = 24 * 60 * 60 * 1000;
 

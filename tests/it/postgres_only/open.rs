@@ -1,9 +1,7 @@
 //! Opening: which servers and databases are taken, and what is said of the others.
 
-use rabbitry::{
-    store::{self, OpenError, Options, postgres::PostgresStore},
-    users::commands::Users,
-};
+use rabbitry::store::{self, OpenError, Options, postgres::PostgresStore};
+use users::commands::Users;
 
 use super::{own_database, with};
 use crate::support::{

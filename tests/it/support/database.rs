@@ -5,10 +5,10 @@ use std::{env, path::Path, sync::Arc};
 use rabbitry::{
     service::{Service, Store},
     store::{self, Options},
-    users::Users,
 };
 use rusqlite::{Connection, types::ValueRef};
 use tempfile::TempDir;
+use users::Users;
 
 use super::postgres::{Own, Session};
 

@@ -11,9 +11,10 @@ use lapin::{
     options::{BasicPublishOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
-use rabbitry::users::commands::COMMANDS;
+use rabbitry::{Service, Spec};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
+use users::Users;
 
 pub use super::database::ForeignWriter;
 use super::{
@@ -22,6 +23,9 @@ use super::{
     process::{Place, WorkerProcess},
     vhost::{Replies, Vhost, header, request},
 };
+
+/// The commands of the users service.
+pub const COMMANDS: &[Spec] = Users::COMMANDS;
 
 /// A virtual host with the users' queues, a store, and a queue for replies.
 pub struct Stage {

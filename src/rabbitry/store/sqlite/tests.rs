@@ -6,12 +6,12 @@ use rusqlite::Connection;
 use tempfile::TempDir;
 
 use super::*;
-use crate::{clock::unix_ms, service::payload::decode, users::Users};
-use crate::{service::entity::Entity, users::user::User};
+use crate::{clock::unix_ms, service::payload::decode, toy::Toys};
+use crate::{service::entity::Entity, toy::Toy};
 
 struct Bed {
     dir: TempDir,
-    store: Arc<SqliteStore<Users>>,
+    store: Arc<SqliteStore<Toys>>,
 }
 
 impl Bed {
@@ -21,7 +21,7 @@ impl Bed {
 
     async fn with(options: Options) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let store = Arc::new(SqliteStore::<Users>::open(dir.path().join("users.db"), options).await.unwrap());
+        let store = Arc::new(SqliteStore::<Toys>::open(dir.path().join("users.db"), options).await.unwrap());
         Self { dir, store }
     }
 
@@ -34,10 +34,10 @@ impl Bed {
         Connection::open(self.path()).unwrap().execute_batch(sql).unwrap();
     }
 
-    fn batch(&self, asked: &[(&'static str, &str, &str)]) -> Arc<[Request<Users>]> {
+    fn batch(&self, asked: &[(&'static str, &str, &str)]) -> Arc<[Request<Toys>]> {
         let request = |&(name, id, body): &(&'static str, &str, &str)| {
             let (payload, fingerprint) = decode(name, body.as_bytes()).unwrap();
-            let command = *Users::COMMANDS.iter().find(|spec| spec.name == name).unwrap();
+            let command = *Toys::COMMANDS.iter().find(|spec| spec.name == name).unwrap();
             let id = (!id.is_empty()).then(|| id.to_owned());
             Request { command, id, deadline: None, fingerprint, payload }
         };
@@ -55,32 +55,32 @@ impl Bed {
 }
 
 async fn refusal(path: &Path) -> String {
-    match SqliteStore::<Users>::open(path.to_owned(), Options::default()).await.err() {
+    match SqliteStore::<Toys>::open(path.to_owned(), Options::default()).await.err() {
         Some(OpenError::Refused(sentence)) => sentence,
         other => panic!("not refused: {other:?}"),
     }
 }
 
-const ANN: &str = r#"{"username":"ann","email":"ann@example.com"}"#;
-const BOB: &str = r#"{"username":"bob","email":"bob@example.com"}"#;
-const POISON: &str = r#"{"username":"poison","email":"p@example.com"}"#;
-const GET_ANN: &str = r#"{"username":"ann"}"#;
+const ANN: &str = r#"{"name":"ann","label":"ann@example.com"}"#;
+const BOB: &str = r#"{"name":"bob","label":"bob@example.com"}"#;
+const POISON: &str = r#"{"name":"poison","label":"p@example.com"}"#;
+const GET_ANN: &str = r#"{"name":"ann"}"#;
 
 #[tokio::test]
 async fn a_command_that_the_database_refuses_is_isolated() {
     let bed = Bed::new().await;
     bed.meddle(
-        "CREATE TRIGGER planted BEFORE INSERT ON users WHEN new.username = 'poison'
+        "CREATE TRIGGER planted BEFORE INSERT ON toys WHEN new.name = 'poison'
          BEGIN SELECT raise(ABORT, 'planted'); END",
     );
     let array = format!("[{BOB},{POISON}]");
     let batch = [
-        ("create", "1", ANN),
-        ("create", "2", POISON),
-        ("award", "3", r#"{"username":"ann","points":7}"#),
-        ("create", "4", &array),
-        ("get", "", r#"{"username":"bob"}"#),
-        ("create", "5", BOB),
+        ("make", "1", ANN),
+        ("make", "2", POISON),
+        ("add", "3", r#"{"name":"ann","count":7}"#),
+        ("make", "4", &array),
+        ("get", "", r#"{"name":"bob"}"#),
+        ("make", "5", BOB),
     ];
     let replies = bed.ask(&batch).await.unwrap();
     let statuses: Vec<u16> = replies.iter().map(|reply| reply.status).collect();
@@ -89,21 +89,21 @@ async fn a_command_that_the_database_refuses_is_isolated() {
     assert!(!String::from_utf8_lossy(&replies[1].body).contains("planted"), "the reason is for the log");
     // What was refused is not remembered: once the fault is mended the same id is executed.
     bed.meddle("DROP TRIGGER planted");
-    let again = [("create", "1", ANN), ("create", "2", POISON), ("award", "3", batch[2].2)];
+    let again = [("make", "1", ANN), ("make", "2", POISON), ("add", "3", batch[2].2)];
     assert_eq!(bed.statuses(&again).await, [(201, true), (201, false), (200, true)]);
 }
 
 #[tokio::test]
 async fn a_row_that_cannot_be_read_is_the_fault_of_no_other() {
     let bed = Bed::new().await;
-    bed.ask(&[("create", "", ANN)]).await.unwrap();
+    bed.ask(&[("make", "", ANN)]).await.unwrap();
     bed.meddle(
         "PRAGMA ignore_check_constraints = ON;
-         INSERT INTO users VALUES ('odd', 'odd@example.com', 0, 'Platinum')",
+         INSERT INTO toys VALUES ('odd', 'odd@example.com', 0, 'Odd')",
     );
-    let odd = r#"{"username":"odd"}"#;
+    let odd = r#"{"name":"odd"}"#;
     assert_eq!(bed.statuses(&[("get", "", GET_ANN), ("get", "", odd)]).await, [(200, false), (500, false)]);
-    let writes = [("promote", "1", odd), ("promote", "2", GET_ANN)];
+    let writes = [("look", "1", odd), ("look", "2", GET_ANN)];
     assert_eq!(bed.statuses(&writes).await, [(500, false), (200, false)]);
 }
 
@@ -111,10 +111,10 @@ async fn a_row_that_cannot_be_read_is_the_fault_of_no_other() {
 async fn a_fault_of_the_environment_is_no_answer_and_passes() {
     let bed = Bed::new().await;
     bed.meddle("ALTER TABLE inbox RENAME TO away");
-    let error = bed.ask(&[("create", "1", ANN)]).await.unwrap_err().to_string();
+    let error = bed.ask(&[("make", "1", ANN)]).await.unwrap_err().to_string();
     assert!(error.contains("users.db: cannot write: no such table: inbox"), "{error}");
     bed.meddle("ALTER TABLE away RENAME TO inbox");
-    assert_eq!(bed.statuses(&[("create", "1", ANN)]).await, [(201, false)]);
+    assert_eq!(bed.statuses(&[("make", "1", ANN)]).await, [(201, false)]);
 }
 
 #[tokio::test]
@@ -123,7 +123,7 @@ async fn a_file_that_took_the_databases_place_is_not_written() {
     let aside = bed.dir.path().join("aside.db");
     fs::rename(bed.path(), &aside).unwrap();
     for _ in 0..2 {
-        let error = bed.ask(&[("create", "1", ANN)]).await.unwrap_err().to_string();
+        let error = bed.ask(&[("make", "1", ANN)]).await.unwrap_err().to_string();
         assert!(error.contains("moved, removed or replaced"), "{error}");
         assert!(bed.ask(&[("get", "", GET_ANN)]).await.is_err());
         assert!(bed.store.ready().await.is_err());
@@ -132,20 +132,20 @@ async fn a_file_that_took_the_databases_place_is_not_written() {
     }
     fs::rename(&aside, bed.path()).unwrap();
     bed.store.ready().await.unwrap();
-    assert_eq!(bed.statuses(&[("create", "1", ANN)]).await, [(201, false)]);
+    assert_eq!(bed.statuses(&[("make", "1", ANN)]).await, [(201, false)]);
 }
 
 #[tokio::test]
 async fn a_frozen_writer_stops_writers_but_neither_readers_nor_the_question_for_readiness() {
     let mut bed = Bed::new().await;
     Arc::get_mut(&mut bed.store).unwrap().patience = Duration::from_millis(20);
-    bed.ask(&[("create", "", ANN)]).await.unwrap();
+    bed.ask(&[("make", "", ANN)]).await.unwrap();
     let frozen = write_lock::WriteLock::open(&bed.path(), Arc::default()).unwrap();
     let held = frozen.acquire().unwrap();
     let error = bed.store.ready().await.unwrap_err().to_string();
     assert!(error.contains("may be frozen"), "{error}");
     assert_eq!(bed.statuses(&[("get", "", GET_ANN)]).await, [(200, false)]);
-    let write = bed.store.apply(bed.batch(&[("create", "", BOB)]));
+    let write = bed.store.apply(bed.batch(&[("make", "", BOB)]));
     let released = async { drop(held) };
     let (replies, ()) = tokio::join!(write, released);
     assert_eq!(replies.unwrap()[0].status, 201);
@@ -156,7 +156,7 @@ async fn a_frozen_writer_stops_writers_but_neither_readers_nor_the_question_for_
 #[tokio::test]
 async fn many_that_start_at_once_make_one_database() {
     let dir = tempfile::tempdir().unwrap();
-    let open = || SqliteStore::<Users>::open(dir.path().join("users.db"), Options::default());
+    let open = || SqliteStore::<Toys>::open(dir.path().join("users.db"), Options::default());
     let opened = futures::future::join_all((0..8).map(|_| open())).await;
     let stores: Vec<_> = opened.into_iter().map(Result::unwrap).collect();
     for store in &stores {
@@ -164,14 +164,14 @@ async fn many_that_start_at_once_make_one_database() {
     }
     let history = Connection::open(dir.path().join("users.db")).unwrap();
     let applied: i64 =
-        history.query_row("SELECT count(*) FROM users_migrations", [], |row| row.get(0)).unwrap();
-    assert_eq!(applied, User::TABLE.sqlite.len() as i64);
+        history.query_row("SELECT count(*) FROM toys_migrations", [], |row| row.get(0)).unwrap();
+    assert_eq!(applied, Toy::TABLE.sqlite.len() as i64);
 }
 
 #[tokio::test]
 async fn files_are_readable_by_their_owner_only() {
     let bed = Bed::new().await;
-    bed.ask(&[("create", "", ANN)]).await.unwrap();
+    bed.ask(&[("make", "", ANN)]).await.unwrap();
     let mut names = Vec::new();
     for entry in fs::read_dir(bed.dir.path()).unwrap().map(Result::unwrap) {
         assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", entry.path());
@@ -192,7 +192,7 @@ async fn what_is_no_database_of_ours_is_refused_and_left_alone() {
     assert_eq!(fs::read_to_string(&text).unwrap(), letter);
 
     let foreign = dir.path().join("foreign.db");
-    Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE users (name)").unwrap();
+    Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE toys (name)").unwrap();
     assert!(refusal(&foreign).await.contains("another program"));
     assert!(refusal(dir.path()).await.contains("is a directory"));
 }
@@ -200,34 +200,34 @@ async fn what_is_no_database_of_ours_is_refused_and_left_alone() {
 #[tokio::test]
 async fn a_newer_schema_is_refused_when_it_says_so() {
     let bed = Bed::new().await;
-    bed.meddle("INSERT INTO users_migrations VALUES (9, 'newer', '2030-01-01T00:00:00Z', '1')");
-    SqliteStore::<Users>::open(bed.path(), Options::default()).await.unwrap().ready().await.unwrap();
-    bed.meddle("INSERT INTO compatibility VALUES ('users', 9)");
+    bed.meddle("INSERT INTO toys_migrations VALUES (9, 'newer', '2030-01-01T00:00:00Z', '1')");
+    SqliteStore::<Toys>::open(bed.path(), Options::default()).await.unwrap().ready().await.unwrap();
+    bed.meddle("INSERT INTO compatibility VALUES ('toys', 9)");
     let refused = refusal(&bed.path()).await;
     assert!(refused.contains("schema version 9") && refused.contains("use a newer program"), "{refused}");
 }
 
-const AWARD: &str = r#"{"username":"ann","points":1}"#;
+const AWARD: &str = r#"{"name":"ann","count":1}"#;
 const DAY: i64 = 24 * 60 * 60 * 1000;
 
 #[tokio::test]
 async fn old_replies_are_forgotten_and_young_ones_are_not() {
     let bed = Bed::with(Options { retention: Duration::from_secs(1), ..Options::default() }).await;
-    bed.ask(&[("create", "", ANN), ("award", "old", AWARD)]).await.unwrap();
+    bed.ask(&[("make", "", ANN), ("add", "old", AWARD)]).await.unwrap();
     let count = |id: &str| {
         let sql = format!("SELECT count(*) FROM inbox WHERE message_id = '{id}'");
         Connection::open(bed.path()).unwrap().query_row(&sql, [], |row| row.get::<_, i64>(0)).unwrap()
     };
     let written = Instant::now();
     // The last row stays in any case.
-    bed.ask(&[("award", "last", AWARD)]).await.unwrap();
+    bed.ask(&[("add", "last", AWARD)]).await.unwrap();
     while count("old") > 0 {
         assert!(written.elapsed() < Duration::from_secs(30), "it is not forgotten");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(written.elapsed() >= Duration::from_secs(1), "it was forgotten too early");
     assert_eq!(
-        bed.statuses(&[("award", "old", AWARD), ("award", "last", AWARD)]).await,
+        bed.statuses(&[("add", "old", AWARD), ("add", "last", AWARD)]).await,
         [(200, false), (200, true)]
     );
 }
@@ -235,15 +235,15 @@ async fn old_replies_are_forgotten_and_young_ones_are_not() {
 #[tokio::test]
 async fn a_clock_that_is_wrong_at_the_start_forgets_nothing() {
     let behind = Bed::with(Options { clock: || unix_ms() - 8 * DAY, ..Options::default() }).await;
-    behind.ask(&[("create", "", ANN), ("award", "of-behind", AWARD)]).await.unwrap();
+    behind.ask(&[("make", "", ANN), ("add", "of-behind", AWARD)]).await.unwrap();
     // A right clock, one that is ahead, and a right one again. The first purge precedes the second answer.
     let clocks: [fn() -> i64; 3] = [unix_ms, || unix_ms() + 8 * DAY, unix_ms];
     for (n, clock) in clocks.into_iter().enumerate() {
         let options = Options { clock, ..Options::default() };
-        let store = SqliteStore::<Users>::open(behind.path(), options).await.unwrap();
+        let store = SqliteStore::<Toys>::open(behind.path(), options).await.unwrap();
         store.ready().await.unwrap();
         store.ready().await.unwrap();
-        let repeated = store.apply(behind.batch(&[("award", "of-behind", AWARD)])).await.unwrap();
+        let repeated = store.apply(behind.batch(&[("add", "of-behind", AWARD)])).await.unwrap();
         assert!(repeated[0].replayed, "start {n}");
     }
 }
@@ -261,8 +261,8 @@ async fn a_readiness_probe_that_is_cut_off_leaves_nothing() {
 #[tokio::test]
 async fn the_last_one_to_close_leaves_everything_in_one_file() {
     let bed = Bed::new().await;
-    bed.ask(&[("create", "1", ANN)]).await.unwrap();
-    let other = SqliteStore::<Users>::open(bed.path(), Options::default()).await.unwrap();
+    bed.ask(&[("make", "1", ANN)]).await.unwrap();
+    let other = SqliteStore::<Toys>::open(bed.path(), Options::default()).await.unwrap();
     other.ready().await.unwrap();
     let log = write_lock::beside(&bed.path(), "-wal");
     let Bed { dir, store } = bed;
@@ -272,7 +272,7 @@ async fn the_last_one_to_close_leaves_everything_in_one_file() {
     assert!(!log.exists());
     let alone = dir.path().join("alone.db");
     fs::copy(dir.path().join("users.db"), &alone).unwrap();
-    let copy = SqliteStore::<Users>::open(alone, Options::default()).await.unwrap();
+    let copy = SqliteStore::<Toys>::open(alone, Options::default()).await.unwrap();
     let bed = Bed { dir, store: Arc::new(copy) };
     assert_eq!(bed.statuses(&[("get", "", GET_ANN)]).await, [(200, false)]);
 }
@@ -280,41 +280,41 @@ async fn the_last_one_to_close_leaves_everything_in_one_file() {
 #[tokio::test]
 async fn a_log_that_is_deleted_or_replaced_while_it_is_in_use_is_noticed() {
     let bed = Bed::new().await;
-    bed.ask(&[("create", "1", ANN)]).await.unwrap();
+    bed.ask(&[("make", "1", ANN)]).await.unwrap();
     let log = write_lock::beside(&bed.path(), "-wal");
     let aside = bed.dir.path().join("aside");
     fs::rename(&log, &aside).unwrap();
-    let missing = bed.ask(&[("create", "2", BOB)]).await.unwrap_err().to_string();
+    let missing = bed.ask(&[("make", "2", BOB)]).await.unwrap_err().to_string();
     assert!(missing.contains("write-ahead log"), "{missing}");
     assert!(quick_check(&bed.path()).is_err(), "what was answered is not there");
     fs::write(&log, "").unwrap();
-    assert!(bed.ask(&[("create", "2", BOB)]).await.is_err(), "it is another file");
+    assert!(bed.ask(&[("make", "2", BOB)]).await.is_err(), "it is another file");
     fs::rename(&aside, &log).unwrap();
-    assert_eq!(bed.statuses(&[("create", "2", BOB)]).await, [(201, false)]);
+    assert_eq!(bed.statuses(&[("make", "2", BOB)]).await, [(201, false)]);
 }
 
 #[tokio::test]
 async fn a_backup_is_whole_and_overwrites_nothing() {
     let bed = Bed::new().await;
-    bed.ask(&[("create", "1", ANN)]).await.unwrap();
+    bed.ask(&[("make", "1", ANN)]).await.unwrap();
     let copy = bed.dir.path().join("copy.db");
     backup(&bed.path(), &copy).unwrap();
-    bed.ask(&[("create", "2", BOB)]).await.unwrap();
+    bed.ask(&[("make", "2", BOB)]).await.unwrap();
     assert!(backup(&bed.path(), &copy).unwrap_err().to_string().contains("overwrites nothing"));
     assert!(!bed.dir.path().join("copy.db.partial").exists());
     quick_check(&bed.path()).unwrap();
     quick_check(&copy).unwrap();
 
     let restored =
-        Bed { store: Arc::new(SqliteStore::<Users>::open(copy, Options::default()).await.unwrap()), ..bed };
-    let asked = [("create", "1", ANN), ("get", "", r#"{"username":"bob"}"#)];
+        Bed { store: Arc::new(SqliteStore::<Toys>::open(copy, Options::default()).await.unwrap()), ..bed };
+    let asked = [("make", "1", ANN), ("get", "", r#"{"name":"bob"}"#)];
     assert_eq!(restored.statuses(&asked).await, [(201, true), (404, false)]);
 }
 
 #[tokio::test]
 async fn a_check_passes_nothing_but_a_whole_store() {
     let bed = Bed::new().await;
-    bed.ask(&[("create", "1", ANN)]).await.unwrap();
+    bed.ask(&[("make", "1", ANN)]).await.unwrap();
     let file = |name: &str| bed.dir.path().join(name);
     let copy = file("copy.db");
     backup(&bed.path(), &copy).unwrap();
@@ -341,9 +341,9 @@ async fn a_check_passes_nothing_but_a_whole_store() {
 #[tokio::test]
 async fn damage_is_found() {
     let bed = Bed::new().await;
-    let create = |n: usize| format!(r#"{{"username":"user{n}","email":"user{n}@example.com"}}"#);
+    let create = |n: usize| format!(r#"{{"name":"user{n}","label":"user{n}@example.com"}}"#);
     let many = format!("[{}]", (0..1000).map(create).collect::<Vec<_>>().join(","));
-    bed.ask(&[("create", "1", &many)]).await.unwrap();
+    bed.ask(&[("make", "1", &many)]).await.unwrap();
     let copy = bed.dir.path().join("copy.db");
     backup(&bed.path(), &copy).unwrap();
     let mut bytes = fs::read(&copy).unwrap();

@@ -116,14 +116,14 @@ mod tests {
     use rusqlite::ErrorCode;
 
     use super::*;
-    use crate::users::Users;
+    use crate::toy::Toys;
 
     #[test]
     fn a_connection_is_durable_and_reads_only_where_it_should() {
         let dir = tempfile::tempdir().unwrap();
         let place = Place::prepare(&dir.path().join("users.db")).unwrap();
         place.create().unwrap();
-        let writer = open_for_writing::<Users>(&place).unwrap();
+        let writer = open_for_writing::<Toys>(&place).unwrap();
         let setting = |name: &str| {
             writer
                 .query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, rusqlite::types::Value>(0))
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(setting("foreign_keys"), 1.into());
         assert_eq!(setting("wal_autocheckpoint"), 8000.into());
         let reader = open_for_reading(&place).unwrap();
-        let refused = reader.execute("DELETE FROM users", []).unwrap_err();
+        let refused = reader.execute("DELETE FROM toys", []).unwrap_err();
         assert_eq!(refused.sqlite_error_code(), Some(ErrorCode::ReadOnly));
         check_library().unwrap();
     }

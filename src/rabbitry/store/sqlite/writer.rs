@@ -162,13 +162,13 @@ fn cut_wal(connection: &mut Connection) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::users::commands::Users;
+    use crate::toy::Toys;
 
     #[test]
     fn a_large_log_is_cut_back() {
         let dir = tempfile::tempdir().unwrap();
         let (mut writer, place) =
-            Writer::<Users>::open(&dir.path().join("users.db"), Options::default(), Arc::default()).unwrap();
+            Writer::<Toys>::open(&dir.path().join("users.db"), Options::default(), Arc::default()).unwrap();
         let fill = |connection: &mut Connection| {
             connection.execute_batch("PRAGMA wal_autocheckpoint = 0; CREATE TABLE filler (bytes BLOB)")?;
             connection
@@ -191,7 +191,7 @@ mod tests {
     fn chores_that_fail_are_not_tried_again_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("users.db");
-        let (mut writer, _) = Writer::<Users>::open(&path, Options::default(), Arc::default()).unwrap();
+        let (mut writer, _) = Writer::<Toys>::open(&path, Options::default(), Arc::default()).unwrap();
         std::fs::rename(&path, dir.path().join("moved.db")).unwrap();
         writer.next_wal_check = Instant::now();
         assert!(writer.next_chore().unwrap() <= Instant::now(), "due at the start");

@@ -27,6 +27,7 @@ macro_rules! whole {
 
         impl $name {
             /// The number.
+            #[allow(dead_code, reason = "not every rule looks into it")]
             $vis fn get(self) -> i64 {
                 self.0
             }
@@ -93,7 +94,7 @@ macro_rules! whole {
                 #[allow(unused_mut)]
                 let mut schema =
                     $crate::schemars::json_schema!({"type": "integer", "minimum": $min, "maximum": $max});
-                $(schema.insert("not".to_owned(), serde_json::json!({"const": $not}));)?
+                $(schema.insert("not".to_owned(), $crate::serde_json::json!({"const": $not}));)?
                 schema
             }
         }
@@ -142,6 +143,7 @@ macro_rules! text {
 
         impl $name {
             /// The text.
+            #[allow(dead_code, reason = "not every rule looks into it")]
             $vis fn as_str(&self) -> &str {
                 &self.0
             }

@@ -25,6 +25,7 @@ use crate::failpoints::mutant;
 pub use command::{Command, Service, Spec};
 pub use entity::Entity;
 pub use inbox::Fingerprint;
+#[cfg(feature = "cli")]
 pub(crate) use problem::cut;
 pub use problem::{Code, FieldError, Problem};
 pub use rows::{Needs, Rows};

@@ -162,34 +162,34 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::users::Users;
+    use crate::toy::Toys;
 
     fn target(command: &str, then: Option<&str>) -> Result<Target, String> {
-        Target::new(&[About::of::<Users>()], command, then)
+        Target::new(&[About::of::<Toys>()], command, then)
     }
 
     #[test]
     fn fields_are_those_of_the_struct_in_its_order() {
-        let target = target("users.create", Some("users.promote")).unwrap();
+        let target = target("toys.make", Some("toys.look")).unwrap();
         let fields: Vec<_> = target
             .fields
             .iter()
             .map(|field| (field.name.as_str(), field.is_text, field.is_required))
             .collect();
-        assert_eq!(fields, [("username", true, true), ("email", true, true), ("points", false, false)]);
-        assert!(target.ignores("status") && target.ignores("line") && !target.ignores("points"));
-        let ann = target.read(br#"{"username":"ann","email":"a@b.c","status":"Gold"}"#).unwrap();
+        assert_eq!(fields, [("name", true, true), ("label", true, true), ("count", false, false)]);
+        assert!(target.ignores("state") && target.ignores("line") && !target.ignores("count"));
+        let ann = target.read(br#"{"name":"ann","label":"a@b.c","state":"In"}"#).unwrap();
         assert_eq!(ann.keys, ["ann"]);
-        assert_eq!(ann.payload, br#"{"username":"ann","email":"a@b.c","points":0}"#);
+        assert_eq!(ann.payload, br#"{"name":"ann","label":"a@b.c","count":0}"#);
         let then = target.then.as_ref().unwrap();
-        assert_eq!(target.follow(then, &ann.payload).unwrap(), br#"{"username":"ann"}"#);
+        assert_eq!(target.follow(then, &ann.payload).unwrap(), br#"{"name":"ann"}"#);
     }
 
     #[test]
     fn what_the_second_command_needs_the_first_one_has() {
-        let wrong = target("users.promote", Some("users.award")).err().unwrap();
-        assert_eq!(wrong, r#"users.award needs "points", which users.promote does not have"#);
-        assert!(target("users.gone", None).is_err());
+        let wrong = target("toys.look", Some("toys.add")).err().unwrap();
+        assert_eq!(wrong, r#"toys.add needs "count", which toys.look does not have"#);
+        assert!(target("toys.gone", None).is_err());
     }
 
     #[test]

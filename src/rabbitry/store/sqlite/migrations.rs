@@ -120,20 +120,18 @@ fn explained(path: &Path, error: &refinery::Error) -> OpenError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::users::{Users, user::User};
+    use crate::toy::{Toy, Toys};
 
-    const ALL: &[(&str, &str)] = &[User::TABLE.sqlite[0]];
+    const ALL: &[(&str, &str)] = &[Toy::TABLE.sqlite[0]];
 
-    const WIDENED: (&str, &str) = ("V2__widened", "ALTER TABLE users ADD COLUMN note TEXT;");
-    const NARROWED: (&str, &str) = (
-        "V3__narrowed",
-        "ALTER TABLE users DROP COLUMN note; INSERT INTO compatibility VALUES ('users', 3);",
-    );
+    const WIDENED: (&str, &str) = ("V2__widened", "ALTER TABLE toys ADD COLUMN note TEXT;");
+    const NARROWED: (&str, &str) =
+        ("V3__narrowed", "ALTER TABLE toys DROP COLUMN note; INSERT INTO compatibility VALUES ('toys', 3);");
 
     fn try_open(connection: &mut Connection, migrations: &[(&str, &str)]) -> Result<(), String> {
         let path = Path::new("/users.db");
         let applied = apply_part(connection, path, ENGINE, ENGINES)
-            .and_then(|()| apply_part(connection, path, Users::NAME, migrations));
+            .and_then(|()| apply_part(connection, path, Toys::NAME, migrations));
         applied.map_err(|error| error.to_string())
     }
 
@@ -143,7 +141,7 @@ mod tests {
         try_open(&mut connection, ALL).unwrap();
         try_open(&mut connection, &[ALL[0], WIDENED]).unwrap();
         try_open(&mut connection, &[ALL[0], WIDENED]).unwrap();
-        connection.execute("INSERT INTO users VALUES ('a', 'a@b.c', 0, 'Bronze', 'widened')", []).unwrap();
+        connection.execute("INSERT INTO toys VALUES ('a', 'a@b.c', 0, 'Out', 'widened')", []).unwrap();
         let id: i64 = connection.query_row("PRAGMA application_id", [], |row| row.get(0)).unwrap();
         assert_eq!(id, APPLICATION_ID);
     }
@@ -156,7 +154,7 @@ mod tests {
         try_open(&mut connection, &[ALL[0], WIDENED, NARROWED]).unwrap();
         let refusal = try_open(&mut connection, ALL).unwrap_err();
         assert!(
-            refusal.contains("schema version 3 of users") && refusal.contains("knows version 1"),
+            refusal.contains("schema version 3 of toys") && refusal.contains("knows version 1"),
             "{refusal}"
         );
         assert!(try_open(&mut connection, &[ALL[0], WIDENED]).is_err());
@@ -166,10 +164,10 @@ mod tests {
     fn a_migration_that_was_changed_afterwards_is_refused() {
         let mut connection = Connection::open_in_memory().unwrap();
         try_open(&mut connection, &[ALL[0], WIDENED]).unwrap();
-        let other = ("V2__widened", "ALTER TABLE users ADD COLUMN remark TEXT;");
+        let other = ("V2__widened", "ALTER TABLE toys ADD COLUMN remark TEXT;");
         let refusal = try_open(&mut connection, &[ALL[0], other]).unwrap_err();
         assert!(refusal.contains("made by another build"), "{refusal}");
-        let changed = ("V1__users", "CREATE TABLE users (username TEXT);");
+        let changed = ("V1__toys", "CREATE TABLE toys (name TEXT);");
         let refusal = try_open(&mut connection, &[changed]).unwrap_err();
         assert!(refusal.contains("another content"), "{refusal}");
     }
@@ -186,15 +184,15 @@ mod tests {
         let mut connection = Connection::open_in_memory().unwrap();
         try_open(&mut connection, ALL).unwrap();
         for values in [
-            "('', 'a@b.c', 0, 'Bronze')",
-            "('a', 'a@b.c', -1, 'Bronze')",
-            "('a', 'a@b.c', 9007199254740992, 'Bronze')",
-            "('a', 'a@b.c', 0, 'Platinum')",
-            "('a', NULL, 0, 'Bronze')",
+            "('', 'a@b.c', 0, 'Out')",
+            "('a', 'a@b.c', -1, 'Out')",
+            "('a', 'a@b.c', 9007199254740992, 'Out')",
+            "('a', 'a@b.c', 0, 'Odd')",
+            "('a', NULL, 0, 'Out')",
         ] {
-            let insert = format!("INSERT INTO users VALUES {values}");
+            let insert = format!("INSERT INTO toys VALUES {values}");
             assert!(connection.execute(&insert, []).is_err(), "{values}");
         }
-        connection.execute("INSERT INTO users VALUES ('a', 'a@b.c', 0, 'Bronze')", []).unwrap();
+        connection.execute("INSERT INTO toys VALUES ('a', 'a@b.c', 0, 'Out')", []).unwrap();
     }
 }

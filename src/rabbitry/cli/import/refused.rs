@@ -114,15 +114,15 @@ mod tests {
     use super::*;
     use crate::{
         cli::{About, import::columns::Columns},
-        users::Users,
+        toy::Toys,
     };
 
     fn target() -> Target {
-        Target::new(&[About::of::<Users>()], "users.create", None).unwrap()
+        Target::new(&[About::of::<Toys>()], "toys.make", None).unwrap()
     }
 
-    fn row(username: &str, points: Option<&str>) -> RefusedRow {
-        let fields = vec![Some(username.to_owned()), Some("a@b.c".to_owned()), points.map(Into::into)];
+    fn row(name: &str, count: Option<&str>) -> RefusedRow {
+        let fields = vec![Some(name.to_owned()), Some("a@b.c".to_owned()), count.map(Into::into)];
         RefusedRow {
             line: 7,
             fields,
@@ -170,7 +170,7 @@ mod tests {
     fn nothing_refused_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("refused.csv");
-        for earlier in ["", "line,username,email,points,code,detail\r\n7,ann,,,invalid,no\r\n"] {
+        for earlier in ["", "line,name,label,count,code,detail\r\n7,ann,,,invalid,no\r\n"] {
             fs::write(&path, earlier).unwrap();
             RefusedFile::create(&target(), path.clone()).unwrap().finish().unwrap();
             assert!(!path.exists());
@@ -181,7 +181,7 @@ mod tests {
     fn what_holds_no_refused_rows_stays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notes.txt");
-        for text in [&b"of mine"[..], b"\n", b"line,username,email,points,code,detail,more\n", &[0xff; 9]] {
+        for text in [&b"of mine"[..], b"\n", b"line,name,label,count,code,detail,more\n", &[0xff; 9]] {
             fs::write(&path, text).unwrap();
             assert!(RefusedFile::create(&target(), path.clone()).is_err());
             assert_eq!(fs::read(&path).unwrap(), text);

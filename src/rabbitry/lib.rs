@@ -24,6 +24,7 @@
 
 pub mod amqp;
 pub mod backoff;
+#[cfg(feature = "cli")]
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -31,18 +32,20 @@ pub mod exit;
 pub mod failpoints;
 pub mod home;
 pub mod limits;
+#[cfg(feature = "cli")]
 pub mod management;
 pub mod service;
 pub mod shutdown;
 pub mod stack;
 pub mod store;
 pub mod telemetry;
-pub mod users;
+#[cfg(test)]
+pub mod toy;
 pub mod worker;
 
 // The macros name them.
 #[doc(hidden)]
-pub use {clap, regex, schemars};
+pub use {clap, regex, schemars, serde_json};
 
 pub use service::{
     Code, Command, Entity, Needs, Problem, Rows, Service, Spec,

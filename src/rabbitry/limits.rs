@@ -11,15 +11,9 @@ pub const ARRAY_ITEMS_MAX: usize = 1000;
 /// Bytes of problems in the reply to an array, after which they are told in short. With a success for each item that
 /// keeps the reply below the 2 MiB that the project's broker takes; a larger one would close the channel of all replies.
 pub const ARRAY_PROBLEMS_BYTES_MAX: usize = 512 * 1024;
-/// Longest username, in characters.
-pub const USERNAME_MAX: usize = 64;
-/// Longest e-mail address, in bytes (RFC 5321, 4.5.3.1.3, less the angle brackets).
-pub const EMAIL_MAX: usize = 254;
-/// Largest balance: the largest integer that every JSON reader takes without loss (RFC 8259, 6).
-pub const POINTS_MAX: i64 = (1 << 53) - 1;
-/// Most users in one page of `list`.
+/// Most entities in one page of `list`.
 pub const LIST_LIMIT_MAX: u16 = 1000;
-/// Users in one page of `list` when the command does not say.
+/// Entities in one page of `list` when the command does not say.
 pub const LIST_LIMIT_DEFAULT: u16 = 100;
 /// Longest property of a message (AMQP 0-9-1, 4.2.5.3: short strings), in bytes.
 pub const SHORT_STRING_MAX: usize = 255;

@@ -85,7 +85,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = Place::prepare(&dir.path().join("users.db")).unwrap();
         place.create().unwrap();
-        let writer = open_for_writing::<crate::users::Users>(&place).unwrap();
+        let writer = open_for_writing::<crate::toy::Toys>(&place).unwrap();
         let mut checkpointer = Checkpointer::start(place.clone()).unwrap();
         let moved = || std::fs::metadata(place.path()).unwrap().len();
         let before = moved();

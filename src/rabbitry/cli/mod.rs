@@ -315,18 +315,18 @@ impl<'a> Producer<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::users::Users;
+    use crate::toy::Toys;
 
     #[test]
     fn the_command_line_is_consistent() {
-        line(&[About::of::<Users>()]).debug_assert();
+        line(&[About::of::<Toys>()]).debug_assert();
     }
 
     #[test]
     fn the_global_flags_are_taken_before_and_after_every_command() {
-        let services = [About::of::<Users>()];
+        let services = [About::of::<Toys>()];
         let lines: [&[&str]; 4] =
-            [&["users", "get", "ann"], &["send", "users.get", "{}"], &["store", "check"], &["users", "list"]];
+            [&["toys", "get", "ann"], &["send", "toys.get", "{}"], &["store", "check"], &["toys", "list"]];
         for words in lines {
             let global = ["--json", "--timeout", "3"];
             for words in [[&global[..], words].concat(), [words, &global[..]].concat()] {

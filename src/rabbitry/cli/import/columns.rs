@@ -115,10 +115,10 @@ fn is_literal(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cli::About, users::Users};
+    use crate::{cli::About, toy::Toys};
 
     fn target() -> Target {
-        Target::new(&[About::of::<Users>()], "users.create", None).unwrap()
+        Target::new(&[About::of::<Toys>()], "toys.make", None).unwrap()
     }
 
     fn columns(header: &[u8]) -> Result<Columns, String> {
@@ -131,27 +131,27 @@ mod tests {
 
     #[test]
     fn columns_stand_in_any_order() {
-        let mixed = columns(b"points,status,email,username").unwrap();
-        assert_eq!(mixed.ignored(), ["status"]);
-        let fields = mixed.fields("7,Gold,ann@example.com,ann").0;
+        let mixed = columns(b"count,state,label,name").unwrap();
+        assert_eq!(mixed.ignored(), ["state"]);
+        let fields = mixed.fields("7,In,ann@example.com,ann").0;
         assert_eq!(texts(&fields), [Some("ann"), Some("ann@example.com"), Some("7")]);
-        let fields = columns(b"username,email").unwrap().fields("ann,ann@example.com").0;
+        let fields = columns(b"name,label").unwrap().fields("ann,ann@example.com").0;
         assert_eq!(texts(&fields)[2], None);
     }
 
     #[test]
     fn a_header_is_refused_with_what_to_change() {
         let cases: [(&[u8], &str); 10] = [
-            (b"username,email,age", "a column \"age\""),
-            (b"username,email,", "a column \"\""),
-            (b"Username,email", "a column \"Username\""),
-            (b"username;email", "with commas between them"),
-            (b"username,points", "names no \"email\""),
-            (b"email", "names no \"username\""),
-            (b"username,email,email", "\"email\" twice"),
-            (b"username,\"email", "not closed"),
-            (b"username,em\xFFail", "not UTF-8"),
-            (b"{\"username\":\"ann\"}", "--format ndjson"),
+            (b"name,label,age", "a column \"age\""),
+            (b"name,label,", "a column \"\""),
+            (b"Name,label", "a column \"Name\""),
+            (b"name;label", "with commas between them"),
+            (b"name,count", "names no \"label\""),
+            (b"label", "names no \"name\""),
+            (b"name,label,label", "\"label\" twice"),
+            (b"name,\"label", "not closed"),
+            (b"name,em\xFFail", "not UTF-8"),
+            (b"{\"name\":\"ann\"}", "--format ndjson"),
         ];
         for (header, part) in cases {
             let error = columns(header).unwrap_err();
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_row_with_another_number_of_columns_is_malformed_and_tells_what_it_holds() {
-        let columns = columns(b"username,email,points").unwrap();
+        let columns = columns(b"name,label,count").unwrap();
         for (row, count) in [("ann", 1), ("ann,x", 2), ("ann,x,1,2", 4)] {
             let (fields, read) = columns.fields(row);
             let problem = read.unwrap_err();
@@ -173,16 +173,16 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_sent_as_text_to_be_refused() {
-        let json = |points: &str| {
-            let fields = ["a\"b", "e", points].map(|text| Some(text.to_owned())).to_vec();
+        let json = |count: &str| {
+            let fields = ["a\"b", "e", count].map(|text| Some(text.to_owned())).to_vec();
             String::from_utf8(object(&target(), &fields)).unwrap()
         };
-        assert_eq!(json(""), r#"{"username":"a\"b","email":"e"}"#);
+        assert_eq!(json(""), r#"{"name":"a\"b","label":"e"}"#);
         for number in ["7", "-7", "1.5", "1e3", "99999999999999999999", "true"] {
-            assert_eq!(json(number), format!(r#"{{"username":"a\"b","email":"e","points":{number}}}"#));
+            assert_eq!(json(number), format!(r#"{{"name":"a\"b","label":"e","count":{number}}}"#));
         }
         for text in ["x", "01", "+7", " 7", "7 ", "0x7", "NaN", "null", "7,5", "[7]"] {
-            assert!(json(text).ends_with(&format!(r#","points":"{text}"}}"#)), "{}", json(text));
+            assert!(json(text).ends_with(&format!(r#","count":"{text}"}}"#)), "{}", json(text));
         }
     }
 }

@@ -226,8 +226,7 @@ mod tests {
 
     #[test]
     fn an_answer_has_a_result_for_each_row() {
-        let body =
-            r#"[{"username":"ann","points":1},{"code":"user_exists","detail":"there is","status":409}]"#;
+        let body = r#"[{"name":"ann","count":1},{"code":"user_exists","detail":"there is","state":409}]"#;
         let items = read_items(&answer(200, body), 2).unwrap();
         let codes: Vec<_> = items.iter().map(|item| item.code.as_deref()).collect();
         assert_eq!(codes, [None, Some("user_exists")]);
@@ -239,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_problem_of_the_message_is_one_of_each_row() {
-        let body = r#"{"code":"internal","detail":"a panic","status":500,"retryable":false}"#;
+        let body = r#"{"code":"internal","detail":"a panic","state":500,"retryable":false}"#;
         let items = read_items(&answer(500, body), 3).unwrap();
         assert_eq!(items.len(), 3);
         assert!(items.iter().all(|item| item.code.as_deref() == Some("internal")));

@@ -3,10 +3,19 @@
 //! A store loads what a batch names, runs the batch as a pure function, saves what changed, and commits. It knows
 //! rows, not what any command means.
 
+// A program that has one kind of store has no use for all that the others need.
+#![cfg_attr(
+    not(all(feature = "sqlite", feature = "postgres", feature = "cli")),
+    allow(dead_code, unreachable_code, unused_imports, unused_variables)
+)]
+#![cfg_attr(all(feature = "sqlite", feature = "postgres"), allow(unreachable_patterns))]
+
 mod copy;
+#[cfg(feature = "postgres")]
 pub mod postgres;
 mod purge;
 mod schema;
+#[cfg(feature = "sqlite")]
 pub mod sqlite;
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
@@ -72,8 +81,11 @@ impl From<crate::failpoints::Planted> for OpenError {
 /// [`OpenError`].
 pub async fn open<S: Service>(url: &str, options: Options) -> Result<Arc<dyn Store<S>>, OpenError> {
     Ok(match Place::of(url)? {
+        #[cfg(feature = "sqlite")]
         Place::Sqlite(path) => Arc::new(sqlite::SqliteStore::open(path.into(), options).await?),
+        #[cfg(feature = "postgres")]
         Place::Postgres => Arc::new(postgres::PostgresStore::open(url, options).await?),
+        _ => return Err(left_out(url)),
     })
 }
 
@@ -83,12 +95,15 @@ pub async fn open<S: Service>(url: &str, options: Options) -> Result<Arc<dyn Sto
 /// [`OpenError`].
 pub fn backup(url: &str, to: &Path) -> Result<(), OpenError> {
     match Place::of(url)? {
+        #[cfg(feature = "sqlite")]
         Place::Sqlite(path) => sqlite::backup(there(path)?, to),
+        #[cfg(feature = "postgres")]
         Place::Postgres => Err(OpenError::NotDone(format!(
             "{} is copied by PostgreSQL's own tools: pg_dump --format=custom --file=users.dump DATABASE_URL (pg_restore \
              brings it back), or a base backup with the log (pg_basebackup)",
             describe(url)
         ))),
+        _ => Err(left_out(url)),
     }
 }
 
@@ -98,12 +113,23 @@ pub fn backup(url: &str, to: &Path) -> Result<(), OpenError> {
 /// [`OpenError`].
 pub fn check(url: &str) -> Result<(), OpenError> {
     match Place::of(url)? {
+        #[cfg(feature = "sqlite")]
         Place::Sqlite(path) => sqlite::quick_check(there(path)?),
+        #[cfg(feature = "postgres")]
         Place::Postgres => Err(OpenError::NotDone(format!(
             "{} is checked by PostgreSQL's own tools: pg_amcheck --heapallindexed DATABASE_URL",
             describe(url)
         ))),
+        _ => Err(left_out(url)),
     }
+}
+
+/// A store of a kind that is not among the features with which the program was built.
+fn left_out(url: &str) -> OpenError {
+    let kind = url.split(':').next().unwrap_or_default();
+    OpenError::Refused(format!(
+        "DATABASE_URL names a store of a kind ({kind}) that this program was built without"
+    ))
 }
 
 /// A file that is there, and is not made by being looked at.
@@ -125,6 +151,7 @@ pub async fn copy<S: Service>(from: (&str, &str), to: (&str, &str)) -> Result<Co
     let of_from = |error: OpenError| error.of_setting(from_setting);
     let of_to = |error: OpenError| error.of_setting(to_setting);
     let (source, target) = (Place::of(from).map_err(of_from)?, Place::of(to).map_err(of_to)?);
+    #[cfg(feature = "sqlite")]
     if let Place::Sqlite(path) = source {
         there(path)?;
     }
@@ -139,6 +166,7 @@ pub async fn copy<S: Service>(from: (&str, &str), to: (&str, &str)) -> Result<Co
 /// Whether two URLs name one store. A server is not asked; there the copy would wait for itself and end with a time-out.
 fn is_same((from, from_url): (&Place<'_>, &str), (to, to_url): (&Place<'_>, &str)) -> bool {
     match (from, to) {
+        #[cfg(feature = "sqlite")]
         (Place::Sqlite(from), Place::Sqlite(to)) => {
             fs::canonicalize(from).is_ok_and(|from| fs::canonicalize(to).is_ok_and(|to| from == to))
         }
@@ -150,8 +178,11 @@ async fn side<S: Service>(url: &str, is_source: bool) -> Result<Box<dyn copy::Si
     // As a worker would: with all checks, and the schema up to date.
     drop(open::<S>(url, Options::default()).await?);
     Ok(match Place::of(url)? {
+        #[cfg(feature = "sqlite")]
         Place::Sqlite(path) => Box::new(sqlite::File::open(S::NAME, Path::new(path), is_source)?),
+        #[cfg(feature = "postgres")]
         Place::Postgres => Box::new(postgres::Database::open::<S>(url, is_source).await?),
+        _ => return Err(left_out(url)),
     })
 }
 
@@ -214,15 +245,18 @@ pub async fn open_when_there<S: Service>(
 /// The store's URL without a password, for people.
 pub fn describe(url: &str) -> String {
     match Place::of(url) {
+        #[cfg(feature = "sqlite")]
         Ok(Place::Sqlite(path)) => format!("sqlite:{path}"),
+        #[cfg(feature = "postgres")]
         Ok(Place::Postgres) => postgres::described(url),
-        Err(_) => "a store that is not known".to_owned(),
+        _ => "a store that is not known".to_owned(),
     }
 }
 
 /// The store's URL without a password, as it is understood also elsewhere: a file is told by its whole path and its machine.
 pub fn describe_from_afar(url: &str) -> String {
     match Place::of(url) {
+        #[cfg(feature = "sqlite")]
         Ok(Place::Sqlite(path)) => sqlite::id(Path::new(path)),
         _ => describe(url),
     }

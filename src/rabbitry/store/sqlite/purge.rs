@@ -96,7 +96,7 @@ fn delete_oldest(transaction: &Transaction<'_>, newest: i64) -> rusqlite::Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{store::sqlite::migrations, users::Users};
+    use crate::{store::sqlite::migrations, toy::Toys};
 
     const NOW: i64 = 1_800_000_000_000;
     const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -104,14 +104,14 @@ mod tests {
 
     fn inbox() -> Connection {
         let mut connection = Connection::open_in_memory().unwrap();
-        migrations::apply::<Users>(&mut connection, std::path::Path::new("/users.db")).unwrap();
+        migrations::apply::<Toys>(&mut connection, std::path::Path::new("/users.db")).unwrap();
         connection
     }
 
     /// Adds replies whose time stamps say nothing of their age.
     fn add(connection: &Connection, rows: u32) {
         let sql = "INSERT INTO inbox (service, command, message_id, fingerprint, status, reply, created_at)
-                   VALUES ('users', 'create', hex(randomblob(9)), zeroblob(16), 201, x'7b7d', random() % 1000)";
+                   VALUES ('toys', 'create', hex(randomblob(9)), zeroblob(16), 201, x'7b7d', random() % 1000)";
         for _ in 0..rows {
             connection.execute(sql, []).unwrap();
         }

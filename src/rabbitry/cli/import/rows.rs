@@ -136,14 +136,14 @@ fn fields_of_json(target: &Target, text: &[u8]) -> Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{cli::About, limits::DETAIL_MAX, service::Service, users::Users};
+    use crate::{cli::About, limits::DETAIL_MAX, service::Service, toy::Toys};
 
     fn target() -> Target {
-        Target::new(&[About::of::<Users>()], "users.create", None).unwrap()
+        Target::new(&[About::of::<Toys>()], "toys.make", None).unwrap()
     }
 
     fn csv(row: &[u8]) -> Result<Row, Box<RefusedRow>> {
-        let columns = Columns::read(&target(), b"username,email,points").unwrap();
+        let columns = Columns::read(&target(), b"name,label,count").unwrap();
         Form::Csv(columns).read(&target(), Line { number: 7, text: row })
     }
 
@@ -157,10 +157,10 @@ mod tests {
 
     #[test]
     fn a_row_is_the_same_command_in_either_form() {
-        let ann = r#"{"username":"ann","email":"ann@example.com","points":7}"#;
+        let ann = r#"{"name":"ann","label":"ann@example.com","count":7}"#;
         assert_eq!(payload(csv(b"ann,ann@example.com,7")), ann);
-        assert_eq!(payload(json(r#"{"points":7,"username":"ann","email":"ann@example.com"}"#)), ann);
-        let exported = r#"{"username":"ann","email":"ann@example.com","points":7,"status":"Gold"}"#;
+        assert_eq!(payload(json(r#"{"count":7,"name":"ann","label":"ann@example.com"}"#)), ann);
+        let exported = r#"{"name":"ann","label":"ann@example.com","count":7,"state":"In"}"#;
         assert_eq!(payload(json(exported)), ann);
         assert_eq!(payload(csv(b"ann,ann@example.com,")), ann.replace('7', "0"));
     }
@@ -168,28 +168,28 @@ mod tests {
     #[test]
     fn what_a_worker_would_refuse_is_refused_in_its_words() {
         let rows = [
-            r#"{"username":"","email":"a@b.c","points":1}"#,
-            r#"{"username":"-ann","email":"a@b.c","points":1}"#,
-            r#"{"username":"ann","email":"nobody","points":1}"#,
-            r#"{"username":"ann","email":"a@b.c","points":-1}"#,
-            r#"{"username":"ann","email":"a@b.c","points":1.5}"#,
-            r#"{"username":"ann","email":"a@b.c","points":"many"}"#,
-            r#"{"username":"ann","email":"a@b.c","points":null}"#,
-            r#"{"username":"ann"}"#,
-            r#"{"username":"ann","username":"ann","email":"a@b.c"}"#,
-            r#"{"username":"ann","email":"a@b.c","age":5}"#,
+            r#"{"name":"","label":"a@b.c","count":1}"#,
+            r#"{"name":"-ann","label":"a@b.c","count":1}"#,
+            r#"{"name":"ann","label":"nobody","count":1}"#,
+            r#"{"name":"ann","label":"a@b.c","count":-1}"#,
+            r#"{"name":"ann","label":"a@b.c","count":1.5}"#,
+            r#"{"name":"ann","label":"a@b.c","count":"many"}"#,
+            r#"{"name":"ann","label":"a@b.c","count":null}"#,
+            r#"{"name":"ann"}"#,
+            r#"{"name":"ann","name":"ann","label":"a@b.c"}"#,
+            r#"{"name":"ann","label":"a@b.c","age":5}"#,
             r#"["ann"]"#,
-            r#"{"username":"ann""#,
+            r#"{"name":"ann""#,
             "ann",
         ];
         for row in rows {
-            let problem = Users::parse("create", row.as_bytes()).unwrap_err();
+            let problem = Toys::parse("make", row.as_bytes()).unwrap_err();
             let refused = json(row).unwrap_err();
             assert_eq!((refused.line, refused.code.as_str()), (7, problem.code.name), "{row}");
             assert_eq!(refused.detail, problem.detail, "{row}");
         }
         let (csv, json) =
-            (csv(b"ann,a@b.c,1.5").unwrap_err(), json(r#"{"username":"ann","email":"a@b.c","points":1.5}"#));
+            (csv(b"ann,a@b.c,1.5").unwrap_err(), json(r#"{"name":"ann","label":"a@b.c","count":1.5}"#));
         let json = json.unwrap_err();
         assert_eq!((&csv.fields, &csv.code, &csv.detail), (&json.fields, &json.code, &json.detail));
     }

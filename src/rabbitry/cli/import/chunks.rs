@@ -144,15 +144,15 @@ mod tests {
             lines::Lines,
         },
         limits::PAYLOAD_BYTES_MAX,
-        users::Users,
+        toy::Toys,
     };
 
     fn target() -> Arc<Target> {
-        Arc::new(Target::new(&[About::of::<Users>()], "users.create", Some("users.promote")).unwrap())
+        Arc::new(Target::new(&[About::of::<Toys>()], "toys.make", Some("toys.look")).unwrap())
     }
 
     fn create(chunk: &Chunk) -> Option<Command> {
-        chunk.message("create", chunk.rows.iter().map(|row| &row.payload[..]))
+        chunk.message("make", chunk.rows.iter().map(|row| &row.payload[..]))
     }
 
     fn chunks(file: &str) -> Vec<Chunk> {
@@ -160,7 +160,7 @@ mod tests {
     }
 
     fn read(file: impl BufRead) -> Vec<Chunk> {
-        let form = Form::Csv(Columns::read(&target(), b"username,email").unwrap());
+        let form = Form::Csv(Columns::read(&target(), b"name,label").unwrap());
         let rows = Rows::new(Lines::new(file, PAYLOAD_BYTES_MAX), form, target());
         Chunks::new(rows).map(Result::unwrap).collect()
     }
@@ -230,14 +230,14 @@ mod tests {
         let found = ids(&cut);
         assert_eq!(found, ids(&chunks(&file(0..2 * rows + 1).replace('\n', "\r\n"))));
         // The id of these rows stays what it is: a change would let files be imported twice.
-        assert_eq!(found[2].as_deref(), Some("import-0000001000-aba0ab4d86ed7382ae110ccd170fb78a"));
+        assert_eq!(found[2].as_deref(), Some("import-0000001000-3bfcbd71e12aaac94390ba5684d73e1d"));
         // The same rows at another place are another message; so is what another command makes of them.
         let moved = ids(&chunks(&(file(rows..2 * rows) + &file(0..rows))));
         assert!(moved.iter().all(|id| !found.contains(id)));
         let then = cut[0].rows.iter().flat_map(|row| row.then.as_deref());
-        let promote = cut[0].message("promote", then).unwrap();
+        let promote = cut[0].message("look", then).unwrap();
         assert_ne!(Some(promote.message_id), found[0]);
-        assert!(promote.body.starts_with(br#"[{"username":"user-0"},{"username":"user-1"},"#));
+        assert!(promote.body.starts_with(br#"[{"name":"user-0"},{"name":"user-1"},"#));
     }
 
     #[test]
@@ -255,7 +255,7 @@ mod tests {
         let domain = format!("{0}.{0}.{0}.com", "d".repeat(61));
         let rows = (0..2 * IMPORT_CHUNK_ROWS).map(|row| {
             let name = format!("{row:0>64}");
-            serde_json::json!({"username": name, "email": format!("\"{local}\"@{domain}")}).to_string() + "\n"
+            serde_json::json!({"name": name, "label": format!("\"{local}\"@{domain}")}).to_string() + "\n"
         });
         let file: String = rows.collect();
         let lines = Lines::new(file.as_bytes(), PAYLOAD_BYTES_MAX);
