@@ -75,9 +75,15 @@ check: ## Format, clippy, rustdoc: all without a warning
 		{ command -v rustup >/dev/null && rustup component add rustfmt clippy; } || \
 		{ echo "make check needs rustfmt and clippy, which the toolchain of $$(command -v cargo || echo no cargo) lacks: install them" >&2; exit 1; }
 	cargo fmt --all --check
-	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --all-targets --features failpoints -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items --features failpoints
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	cargo clippy --locked --workspace --all-targets --features failpoints -- -D warnings
+	@# A service pays for what it uses: each store and the CLI can be left out.
+	cargo clippy --locked -p rabbitry --no-default-features --features sqlite -- -D warnings
+	cargo clippy --locked -p rabbitry --no-default-features --features postgres -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items --features failpoints
+
+package: ## Make the library's package as it would be published, and build it
+	cargo package --locked --package rabbitry
 
 test: ## Every test, on a private broker of its own that is stopped at the end; STORE=postgres: on PostgreSQL
 	@STORE=$(TEST_STORE) tests/run.sh

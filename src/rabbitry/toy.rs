@@ -92,6 +92,8 @@ impl Entity for Toy {
     columns!(name, label, count, state);
 }
 
+const NO_TOY: Code = Code::fatal("no_toy", 404, "There is no such toy");
+
 crate::service! {
     /// The service.
     pub enum Toys("toys") of Toy { Make(Make), Get(Get), Add(Add), Look(Look), List(List<Name>) }
@@ -131,11 +133,6 @@ pub struct Look {
     name: Name,
 }
 
-fn existing(rows: &Rows<Toy>, name: &Name) -> Result<Toy, Problem> {
-    let none = || Problem::new(Code::fatal("no_toy", 404, "There is no such toy"), format!("no toy {name}"));
-    rows.get(name).cloned().ok_or_else(none)
-}
-
 impl Command<Toy> for Make {
     const SPEC: Spec = Spec::write("make").created();
     type Output = Toy;
@@ -164,7 +161,7 @@ impl Command<Toy> for Get {
     }
 
     fn apply(&self, rows: &mut Rows<Toy>) -> Result<Toy, Problem> {
-        existing(rows, &self.name)
+        rows.existing(&self.name, NO_TOY)
     }
 }
 
@@ -177,7 +174,7 @@ impl Command<Toy> for Add {
     }
 
     fn apply(&self, rows: &mut Rows<Toy>) -> Result<Toy, Problem> {
-        let mut toy = existing(rows, &self.name)?;
+        let mut toy = rows.existing(&self.name, NO_TOY)?;
         toy.count = Count::try_from(toy.count.get() + self.count.get())
             .map_err(|bound| Problem::new(Code::fatal("out_of_bounds", 409, "Too many or too few"), bound))?;
         rows.put(toy.clone());
@@ -194,7 +191,7 @@ impl Command<Toy> for Look {
     }
 
     fn apply(&self, rows: &mut Rows<Toy>) -> Result<Toy, Problem> {
-        let mut toy = existing(rows, &self.name)?;
+        let mut toy = rows.existing(&self.name, NO_TOY)?;
         toy.state = if toy.count.get() > 0 { State::In } else { State::Out };
         rows.put(toy.clone());
         Ok(toy)

@@ -47,10 +47,6 @@ pub const TOO_LITTLE: Code = Code::fatal("too_little", 409, "The balance is too 
 pub const NOT_EMPTY: Code = Code::fatal("not_empty", 409, "There is money in it");
 pub const SAME_ACCOUNT: Code = Code::fatal("same_account", 409, "It takes two accounts");
 
-fn existing(rows: &Rows<Account>, name: &Name) -> Result<Account, Problem> {
-    rows.get(name).cloned().ok_or_else(|| Problem::new(NO_ACCOUNT, format!("there is no account {name}")))
-}
-
 /// Open an account
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields)]
@@ -97,7 +93,7 @@ impl Command<Account> for Get {
     }
 
     fn apply(&self, rows: &mut Rows<Account>) -> Result<Account, Problem> {
-        existing(rows, &self.name)
+        rows.existing(&self.name, NO_ACCOUNT)
     }
 }
 
@@ -132,7 +128,8 @@ impl Command<Account> for Transfer {
         if self.from == self.to {
             return Err(Problem::new(SAME_ACCOUNT, format!("{} pays itself", self.from)));
         }
-        let (mut from, mut to) = (existing(rows, &self.from)?, existing(rows, &self.to)?);
+        let (mut from, mut to) =
+            (rows.existing(&self.from, NO_ACCOUNT)?, rows.existing(&self.to, NO_ACCOUNT)?);
         let amount = self.amount.get();
         let less = Amount::try_from(from.balance.get() - amount);
         let more = Amount::try_from(to.balance.get() + amount);
@@ -164,7 +161,7 @@ impl Command<Account> for Close {
     }
 
     fn apply(&self, rows: &mut Rows<Account>) -> Result<Account, Problem> {
-        let account = existing(rows, &self.name)?;
+        let account = rows.existing(&self.name, NO_ACCOUNT)?;
         if account.balance.get() > 0 {
             return Err(Problem::new(NOT_EMPTY, format!("{} has {}", self.name, account.balance)));
         }

@@ -17,6 +17,7 @@ mod interval;
 mod make;
 mod operator;
 mod other_clients;
+mod own_service;
 mod postgres_only;
 mod pressure;
 mod readme;

@@ -24,7 +24,9 @@ fn row<'a>(readme: &'a str, first: &str) -> Option<Vec<&'a str>> {
 
 #[test]
 fn every_limit_is_in_the_readme_with_its_value() {
-    let wrong = wrong_limits(&readme(), &fs::read_to_string(root("src/limits.rs")).unwrap());
+    let limits =
+        ["src/rabbitry/limits.rs", "src/users/limits.rs"].map(|file| fs::read_to_string(root(file)).unwrap());
+    let wrong = wrong_limits(&readme(), &limits.concat());
     assert!(wrong.is_empty(), "the README's table of limits lacks:\n{}", wrong.join("\n"));
 }
 
@@ -205,7 +207,10 @@ fn is_unit_test(name: &str, files: &[Source]) -> bool {
     let (module, test) = name.rsplit_once("::").unwrap();
     let Some(module) = module.strip_suffix("::tests") else { return false };
     let module = module.replace("::", "/");
-    let paths = ["", "/mod", "/tests"].map(|end| format!("src/{module}{end}.rs"));
+    let ends = ["", "/mod", "/tests"].iter();
+    let paths: Vec<_> = ends
+        .flat_map(|end| ["rabbitry", "users"].map(|package| format!("src/{package}/{module}{end}.rs")))
+        .collect();
     let function = format!("fn {test}(");
     files.iter().filter(|source| paths.contains(&source.path)).any(|source| {
         let lines: Vec<_> = source.text.lines().collect();
@@ -308,7 +313,7 @@ mod the_rules_can_fail {
         let readme = "`a::b::tests::it_works` and `Code::SHARED`\n```\n`a::not_this`\n```\n";
         assert_eq!(named_tests(readme), ["a::b::tests::it_works"]);
         let text = "#[test]\nfn it_works() {}\nfn helper() {}\n";
-        let files = [Source { path: "src/a/b.rs".to_owned(), text: text.to_owned() }];
+        let files = [Source { path: "src/users/a/b.rs".to_owned(), text: text.to_owned() }];
         assert!(is_unit_test("a::b::tests::it_works", &files));
         for gone in ["a::b::tests::it_worked", "a::b::tests::helper", "a::tests::it_works", "a::b::it_works"]
         {

@@ -42,6 +42,15 @@ pub struct Table {
     pub postgres: &'static [(&'static str, &'static str)],
 }
 
+impl Table {
+    /// A table whose migrations are the same for all stores: name (`V1__what_it_does`) and SQL. Columns of [`Type::Integer`] are
+    /// `BIGINT`. With PostgreSQL, a database whose locale is not C finds pages faster if text keys are `COLLATE "C"`, which
+    /// SQLite does not know.
+    pub const fn new(name: &'static str, migrations: &'static [(&'static str, &'static str)]) -> Self {
+        Self { name, sqlite: migrations, postgres: migrations }
+    }
+}
+
 /// What a column holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::{Access, Payload, Request, Service, entity::Entity};
+use super::{
+    Access, Code, Payload, Problem, Request, Service,
+    entity::{Entity, Field, Value},
+};
 
 /// What a command needs to have loaded.
 #[derive(Debug)]
@@ -123,6 +126,24 @@ impl<E: Entity> Rows<E> {
     /// Only what the command's [`Needs`] named is there.
     pub fn get(&self, key: &E::Key) -> Option<&E> {
         self.entities.get(key)
+    }
+
+    /// A copy of an entity that has to be there.
+    ///
+    /// # Errors
+    /// A problem with the code, if it is not.
+    pub fn existing(&self, key: &E::Key, missing: Code) -> Result<E, Problem> {
+        self.get(key).cloned().ok_or_else(|| {
+            let table = E::TABLE.name;
+            Problem::new(
+                missing,
+                match key.value() {
+                    Value::Text(key) => format!("there is no {key} in {table}"),
+                    Value::Integer(key) => format!("there is no {key} in {table}"),
+                    Value::Null => format!("it is not in {table}"),
+                },
+            )
+        })
     }
 
     /// Creates or changes an entity.

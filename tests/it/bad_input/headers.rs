@@ -125,7 +125,7 @@ async fn dead_letters_with_headers_as_deep_as_a_frame_holds_are_shown_and_droppe
         let command = cli(&stage.vhost, &stage.place, &[&["dead-letters"], arguments].concat());
         async { run(command).await.with_code(0) }
     };
-    let list = dead_letters(&["users", "list", "--json"]).await;
+    let list = dead_letters(&["list", "--json"]).await;
     let id = list.json()["letters"][0]["id"].as_str().unwrap().to_owned();
     dead_letters(&["show", &id]).await;
     dead_letters(&["drop", "--id", &id, "--yes"]).await;

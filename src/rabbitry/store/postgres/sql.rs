@@ -65,7 +65,7 @@ impl Sql {
             ),
             update: format!(
                 "UPDATE {table} SET {updates} FROM unnest({arrays}) AS new ({all})
-                 WHERE {table}.{key} = new.{key}{bytes}"
+                 WHERE {table}.{key} = new.{key}"
             ),
             remove: format!("DELETE FROM {table} WHERE {key} = ANY($1)"),
             count: format!("SELECT count(*) FROM {table}"),

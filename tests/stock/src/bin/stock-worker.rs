@@ -1,0 +1,3 @@
+fn main() -> std::process::ExitCode {
+    rabbitry::worker::main::<stock::Stock>()
+}
