@@ -123,7 +123,7 @@ async fn everything_of_the_page_works() {
 async fn its_workers_are_killed_and_every_order_counts_once() {
     const ORDERS: i64 = 2_000;
     let stage = Stage::set().await;
-    let mut workers = vec![stage.worker(), stage.worker()];
+    let mut workers = [stage.worker(), stage.worker()];
     stage.stock(&["stock", "put", "PEN-1", "1000000", "--timeout", "60"]).await.with_code(0);
     stage.stock(&["stock", "put", "INK-1", "5", "--timeout", "60"]).await.with_code(0);
     let senders: Vec<_> = (0..2)

@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use rabbitry::{clock::unix_ms, store::Options};
+use rabbitry::{clock::unix_ms, service::Access, store::Options};
 use serde_json::{Value, json};
 use uuid::{Builder, Uuid};
 
@@ -401,7 +401,7 @@ async fn a_batch_that_nobody_waits_for_does_no_harm() {
     worker.answer_one(&create("ann")).await;
     for round in 0..20 {
         let asked = [award("ann", 1).id(&format!("{round}"))];
-        let abandoned = worker.store.apply(worker.requests(&asked));
+        let abandoned = worker.store.apply(Access::Write, worker.requests(&asked));
         // Polled once and dropped: it may or may not happen, and may even be done by then.
         drop(futures::FutureExt::now_or_never(abandoned));
         worker.answer(&asked).await;

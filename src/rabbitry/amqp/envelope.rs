@@ -9,7 +9,7 @@ use lapin::{
 use super::{reply_to::Trust, short, text};
 use crate::{
     limits::{DEAD_LETTER_HEADERS_MAX, TRACE_CONTEXT_MAX},
-    service::{Problem, Reply, Request, Service, Spec, payload},
+    service::{Problem, Reply, Request, Service, Spec, command::Entry, payload},
 };
 
 /// What of a message the engine needs after its command was run.
@@ -57,9 +57,13 @@ impl Envelope {
     ///
     /// # Errors
     /// What the sender has to mend: `malformed` or `invalid`.
-    pub fn request<S: Service>(&self, delivery: &Delivery) -> Result<Request<S>, Problem> {
+    pub fn request<S: Service>(
+        &self,
+        command: &Entry<S>,
+        delivery: &Delivery,
+    ) -> Result<Request<S>, Problem> {
         let deadline = header(&delivery.properties, "deadline").map(deadline).transpose()?;
-        let (payload, fingerprint) = payload::decode(self.command.name, &delivery.data)?;
+        let (payload, fingerprint) = payload::decode(command, &delivery.data)?;
         Ok(Request { command: self.command, id: self.id.clone(), deadline, fingerprint, payload })
     }
 

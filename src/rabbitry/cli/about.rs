@@ -7,7 +7,7 @@ use schemars::Schema;
 use crate::{
     Service, Spec,
     service::{
-        Access, Entity, Needs, Problem,
+        Access, Code, Entity, Needs, Problem,
         entity::{Field, Type, Value},
         to_json,
     },
@@ -57,10 +57,17 @@ impl About {
             commands: S::COMMANDS,
             table: S::Entity::TABLE.name,
             columns: S::Entity::columns,
-            flags: S::flags,
-            payload: |name, flags| S::of_flags(name, flags).map(|command| to_json(&command)),
+            flags: |name, line| match S::entry(name) {
+                Some(entry) => (entry.flags)(line),
+                None => line,
+            },
+            payload: |name, flags| {
+                let unknown = || clap::Error::new(clap::error::ErrorKind::InvalidSubcommand);
+                let entry = S::entry(name).ok_or_else(unknown)?;
+                (entry.of_flags)(flags).map(|command| to_json(&command))
+            },
             read: read::<S>,
-            schema: S::schema,
+            schema: |name| S::entry(name).map(|entry| (entry.schema)()),
             copy: |from, to| Box::pin(store::copy::<S>(from, to)),
         }
     }
@@ -77,7 +84,8 @@ impl About {
 }
 
 fn read<S: Service>(name: &str, object: &[u8], ignored: &[&str]) -> Result<Read, Problem> {
-    let command = S::parse_without(name, object, ignored)?;
+    let unknown = || Problem::new(Code::INVALID, format!("there is no command {name:?}"));
+    let command = (S::entry(name).ok_or_else(unknown)?.parse)(object, ignored)?;
     let text = |key: &<S::Entity as Entity>::Key| match key.value() {
         Value::Text(text) => text.to_owned(),
         Value::Integer(number) => number.to_string(),

@@ -169,6 +169,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::service::command::Entry;
     use crate::{
         limits::{ARRAY_BYTES_MAX, ARRAY_ITEMS_MAX},
         service::{
@@ -217,21 +218,8 @@ mod tests {
         const NAME: &'static str = "numbers";
         const COMMANDS: &'static [Spec] = &[Spec::write("do").created()];
 
-        fn parse_without(_: &str, _: &[u8], _: &[&str]) -> Result<Self, Problem> {
-            unreachable!("no test of this module reads a payload")
-        }
-
-        fn schema(_: &str) -> Option<schemars::Schema> {
-            None
-        }
-
-        fn flags(_: &str, line: clap::Command) -> clap::Command {
-            line
-        }
-
-        fn of_flags(_: &str, _: &clap::ArgMatches) -> Result<Self, clap::Error> {
-            unreachable!("it has no command line")
-        }
+        // No test of this module reads a payload.
+        const ENTRIES: &'static [Entry<Self>] = &[];
 
         fn needs(&self) -> Needs<'_, Numbers> {
             Needs::None

@@ -64,6 +64,20 @@ impl Spec {
     }
 }
 
+/// A command of a service, as everything but the rule sees it.
+pub struct Entry<S> {
+    /// What it is called, and how it is asked for.
+    pub spec: Spec,
+    /// Reads a payload, from an object that may have members of these names beside its own: those that an export wrote.
+    pub parse: fn(&[u8], &[&str]) -> Result<S, Problem>,
+    /// Adds its flags to a command line.
+    pub flags: fn(clap::Command) -> clap::Command,
+    /// Reads it from a command line.
+    pub of_flags: fn(&ArgMatches) -> Result<S, clap::Error>,
+    /// The JSON Schema of its payload.
+    pub schema: fn() -> Schema,
+}
+
 /// A service: its name, what it keeps, and the closed set of its commands. A value of the type is one command;
 /// [`service!`](crate::service!) makes it.
 pub trait Service: Serialize + Send + Sync + Sized + 'static {
@@ -76,32 +90,13 @@ pub trait Service: Serialize + Send + Sync + Sized + 'static {
     /// Its commands, in the order in which they are shown.
     const COMMANDS: &'static [Spec];
 
-    /// Reads the payload of the command with this name.
-    ///
-    /// # Errors
-    /// `malformed`, or `invalid` with the field.
-    fn parse(name: &str, payload: &[u8]) -> Result<Self, Problem> {
-        Self::parse_without(name, payload, &[])
+    /// The same commands with all that belongs to them.
+    const ENTRIES: &'static [Entry<Self>];
+
+    /// The command with this name.
+    fn entry(name: &str) -> Option<&'static Entry<Self>> {
+        Self::ENTRIES.iter().find(|entry| entry.spec.name == name)
     }
-
-    /// Reads the payload of the command with this name from an object that may have some other members: those of the entity
-    /// that an export wrote.
-    ///
-    /// # Errors
-    /// `malformed`, or `invalid` with the field.
-    fn parse_without(name: &str, payload: &[u8], ignored: &[&str]) -> Result<Self, Problem>;
-
-    /// The JSON Schema of the payload of the command with this name.
-    fn schema(name: &str) -> Option<Schema>;
-
-    /// Adds the flags of the command with this name to its command line.
-    fn flags(name: &str, line: clap::Command) -> clap::Command;
-
-    /// Reads the command with this name from its command line.
-    ///
-    /// # Errors
-    /// What is missing or is no such command.
-    fn of_flags(name: &str, flags: &ArgMatches) -> Result<Self, clap::Error>;
 
     /// What has to be loaded before the command is applied.
     fn needs(&self) -> Needs<'_, Self::Entity>;
@@ -154,50 +149,19 @@ macro_rules! service {
             const COMMANDS: &'static [$crate::service::command::Spec] =
                 &[$(<$command as $crate::service::command::Command<$entity>>::SPEC),+];
 
-            fn parse_without(
-                name: &str,
-                payload: &[u8],
-                ignored: &[&str],
-            ) -> Result<Self, $crate::service::Problem> {
-                $(
-                    if name == <$command as $crate::service::command::Command<$entity>>::SPEC.name {
-                        return $crate::service::payload::parse_without::<$command>(payload, ignored)
-                            .map(Self::$variant);
-                    }
-                )+
-                Err($crate::service::Problem::new(
-                    $crate::service::Code::INVALID,
-                    format!("there is no command {name:?}"),
-                ))
-            }
-
-            fn schema(name: &str) -> Option<$crate::schemars::Schema> {
-                $(
-                    if name == <$command as $crate::service::command::Command<$entity>>::SPEC.name {
-                        return Some($crate::schemars::schema_for!($command));
-                    }
-                )+
-                None
-            }
-
-            fn flags(name: &str, line: $crate::clap::Command) -> $crate::clap::Command {
-                $(
-                    if name == <$command as $crate::service::command::Command<$entity>>::SPEC.name {
-                        return <$command as $crate::clap::Args>::augment_args(line);
-                    }
-                )+
-                line
-            }
-
-            fn of_flags(name: &str, flags: &$crate::clap::ArgMatches) -> Result<Self, $crate::clap::Error> {
-                $(
-                    if name == <$command as $crate::service::command::Command<$entity>>::SPEC.name {
-                        return <$command as $crate::clap::FromArgMatches>::from_arg_matches(flags)
-                            .map(Self::$variant);
-                    }
-                )+
-                Err($crate::clap::Error::new($crate::clap::error::ErrorKind::InvalidSubcommand))
-            }
+            const ENTRIES: &'static [$crate::service::command::Entry<Self>] = &[$(
+                $crate::service::command::Entry {
+                    spec: <$command as $crate::service::command::Command<$entity>>::SPEC,
+                    parse: |payload, ignored| {
+                        $crate::service::payload::parse_without::<$command>(payload, ignored).map(Self::$variant)
+                    },
+                    flags: <$command as $crate::clap::Args>::augment_args,
+                    of_flags: |flags| {
+                        <$command as $crate::clap::FromArgMatches>::from_arg_matches(flags).map(Self::$variant)
+                    },
+                    schema: || $crate::schemars::schema_for!($command),
+                }
+            ),+];
 
             fn needs(&self) -> $crate::service::rows::Needs<'_, $entity> {
                 match self {

@@ -40,11 +40,15 @@ pub use rows::{Needs, Rows};
 /// * `Err(Unavailable)`: nothing is known to have happened. The caller asks again with the same batch; the inbox
 ///   makes the repetition harmless.
 pub trait Store<S: Service>: Send + Sync + 'static {
-    /// Runs a batch and commits it. A batch of reads takes no write lock.
+    /// Runs a batch and commits it. A batch of reads, which has no effect, takes no write lock.
     ///
     /// Dropping the future does not stop the transaction, which then is as after `Unavailable`: its outcome is not
     /// known, and the inbox tells.
-    fn apply(&self, batch: Arc<[Request<S>]>) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>>;
+    fn apply(
+        &self,
+        access: Access,
+        batch: Arc<[Request<S>]>,
+    ) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>>;
 
     /// The same for all workers of the same store, however their URLs name it, and for no others; empty if no other can be
     /// meant.

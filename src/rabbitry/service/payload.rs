@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 use serde_json::{error::Category, value::RawValue};
 
-use super::{Code, Fingerprint, Payload, Problem, Service, members::Without};
+use super::{Code, Fingerprint, Payload, Problem, Service, command::Entry, members::Without};
 use crate::limits::{ARRAY_BYTES_MAX, ARRAY_ITEMS_MAX, PAYLOAD_BYTES_MAX};
 
 /// Reads a body: a JSON object is one command, a JSON array a list of them.
@@ -11,18 +11,18 @@ use crate::limits::{ARRAY_BYTES_MAX, ARRAY_ITEMS_MAX, PAYLOAD_BYTES_MAX};
 /// # Errors
 /// `malformed` if it is not JSON; `invalid` if it is too large, no valid payload, or an array that is empty, too
 /// long or nested.
-pub fn decode<S: Service>(command: &'static str, body: &[u8]) -> Result<(Payload<S>, Fingerprint), Problem> {
+pub fn decode<S: Service>(command: &Entry<S>, body: &[u8]) -> Result<(Payload<S>, Fingerprint), Problem> {
     let is_array = first_byte(body) == Some(b'[');
     check_size(body, is_array)?;
     if is_array {
         return decode_many(command, body);
     }
-    let content = S::parse(command, body)?;
-    let fingerprint = Fingerprint::of(command, &content);
+    let content = (command.parse)(body, &[])?;
+    let fingerprint = Fingerprint::of(command.spec.name, &content);
     Ok((Payload::One(content), fingerprint))
 }
 
-fn decode_many<S: Service>(command: &'static str, body: &[u8]) -> Result<(Payload<S>, Fingerprint), Problem> {
+fn decode_many<S: Service>(command: &Entry<S>, body: &[u8]) -> Result<(Payload<S>, Fingerprint), Problem> {
     let texts: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
     if texts.is_empty() || texts.len() > ARRAY_ITEMS_MAX {
         let detail =
@@ -36,14 +36,14 @@ fn decode_many<S: Service>(command: &'static str, body: &[u8]) -> Result<(Payloa
     let parse = |text: &&RawValue| match text.get() {
         text if text.len() > PAYLOAD_BYTES_MAX => Err(too_large(text.len(), PAYLOAD_BYTES_MAX)),
         text => {
-            let item = S::parse(command, text.as_bytes())?;
+            let item = (command.parse)(text.as_bytes(), &[])?;
             room = room.checked_sub(item.needs().weight()).ok_or_else(too_much)?;
             Ok(item)
         }
     };
     let items: Vec<_> = texts.iter().map(parse).collect();
     let contents = items.iter().zip(&texts).map(|(item, text)| (item.as_ref().ok(), text.get()));
-    let fingerprint = Fingerprint::of_many(command, contents);
+    let fingerprint = Fingerprint::of_many(command.spec.name, contents);
     Ok((Payload::Many(items), fingerprint))
 }
 
@@ -181,7 +181,7 @@ mod tests {
     }
 
     fn read(body: &[u8]) -> Result<(Payload<Order>, Fingerprint), Problem> {
-        let (payload, fingerprint) = decode::<Shop>("order", body)?;
+        let (payload, fingerprint) = decode(Shop::entry("order").unwrap(), body)?;
         let order = |Shop::Order(order)| order;
         let payload = match payload {
             Payload::One(one) => Payload::One(order(one)),

@@ -54,12 +54,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_command_of_the_list_can_be_read() {
-        for command in Users::COMMANDS {
-            if let Err(problem) = Users::parse(command.name, b"{}") {
-                assert_eq!(problem.errors.len(), 1, "{}: {problem}", command.name);
+    fn every_command_wants_something_or_takes_nothing() {
+        for entry in Users::ENTRIES {
+            if let Err(problem) = (entry.parse)(b"{}", &[]) {
+                assert_eq!(problem.errors.len(), 1, "{}: {problem}", entry.spec.name);
             }
         }
-        assert!(Users::parse("gone", b"{}").unwrap_err().errors.is_empty());
+        assert!(Users::entry("gone").is_none());
     }
 }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use rabbitry::{clock::unix_ms, service::Request, store::Options};
+use rabbitry::{
+    clock::unix_ms,
+    service::{Access, Request},
+    store::Options,
+};
 use serde_json::json;
 
 use crate::support::{
@@ -73,7 +77,8 @@ async fn a_fault_of_the_environment_is_no_answer_and_passes() {
     let database = Database::postgres();
     let worker = database.open().await;
     database.change("ALTER TABLE inbox RENAME TO away");
-    let error = worker.store.apply(worker.requests(&[create("ann").id("1")])).await.unwrap_err();
+    let error =
+        worker.store.apply(Access::Write, worker.requests(&[create("ann").id("1")])).await.unwrap_err();
     let error = error.to_string();
     assert!(error.contains("\"inbox\" does not exist"), "{error}");
     database.change("ALTER TABLE away RENAME TO inbox");
@@ -100,7 +105,7 @@ async fn a_session_that_ends_in_the_middle_is_tried_again_on_another() {
     worker.answer_one(&create("ann")).await;
     let foreign = ForeignWriter::begin(&database);
     let asked = [award("ann", 1)];
-    let waiting = worker.store.apply(worker.requests(&asked));
+    let waiting = worker.store.apply(Access::Write, worker.requests(&asked));
     let meddling = async {
         eventually("it waits for the lock", async || database.end_sessions("wait_event_type = 'Lock'") == 1)
             .await;
@@ -121,7 +126,7 @@ async fn a_commit_whose_outcome_is_not_known_is_asked_for_again_and_done_once() 
     let gate = crate::support::postgres::Session::open(&database.url);
     gate.rows("SELECT pg_advisory_lock(1)").unwrap();
     let asked = [award("ann", 1).id("a")];
-    let committing = worker.store.apply(worker.requests(&asked));
+    let committing = worker.store.apply(Access::Write, worker.requests(&asked));
     let meddling = async {
         let in_commit = "query LIKE '%COMMIT' AND wait_event = 'advisory'";
         eventually("it commits", async || database.end_sessions(in_commit) == 1).await;
@@ -141,7 +146,8 @@ async fn what_is_locked_for_long_is_told_and_left_to_the_caller() {
     worker.answer_one(&create("ann")).await;
     let foreign = ForeignWriter::begin(&database);
     assert_eq!(points(&worker, "ann").await, 0, "readers do not wait for writers");
-    let error = worker.store.apply(worker.requests(&[award("ann", 1)])).await.unwrap_err().to_string();
+    let error =
+        worker.store.apply(Access::Write, worker.requests(&[award("ann", 1)])).await.unwrap_err().to_string();
     assert!(error.contains("55P03") && error.contains("holds a lock for long"), "{error}");
     foreign.end();
     assert_eq!(gists(&worker.answer(&[award("ann", 1)]).await), ["200"]);
@@ -188,7 +194,8 @@ async fn a_batch_goes_on_when_its_caller_has_gone() {
     worker.answer_one(&create("ann")).await;
     let foreign = ForeignWriter::begin(&database);
     let requests: std::sync::Arc<[Request<Users>]> = worker.requests(&[award("ann", 1)]);
-    let abandoned = tokio::time::timeout(Duration::from_millis(50), worker.store.apply(requests)).await;
+    let abandoned =
+        tokio::time::timeout(Duration::from_millis(50), worker.store.apply(Access::Write, requests)).await;
     assert!(abandoned.is_err(), "it waits for the lock");
     foreign.end();
     soon("it is done", async { while points(&worker, "ann").await != 1 {} }).await;

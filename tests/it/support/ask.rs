@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rabbitry::service::{Reply, Request, Service, payload};
+use rabbitry::service::{Access, Reply, Request, Service, payload};
 use serde_json::{Value, json};
 
 use super::database::Worker;
@@ -49,7 +49,8 @@ impl Ask {
 impl<S: Service> Worker<S> {
     /// Answers one batch.
     pub(crate) async fn answer(&self, asks: &[Ask]) -> Vec<Reply> {
-        self.store.apply(self.requests(asks)).await.unwrap()
+        let requests = self.requests(asks);
+        self.store.apply(access(&requests), requests).await.unwrap()
     }
 
     /// Answers one command.
@@ -62,12 +63,18 @@ impl<S: Service> Worker<S> {
     }
 
     fn request(&self, ask: &Ask) -> Request<S> {
-        let specs = S::COMMANDS;
-        let command = *specs.iter().find(|spec| spec.name == ask.command).unwrap();
+        let entry = S::entry(ask.command).unwrap();
         let body = ask.body.to_string();
-        let (payload, fingerprint) = payload::decode(ask.command, body.as_bytes()).unwrap();
+        let (payload, fingerprint) = payload::decode(entry, body.as_bytes()).unwrap();
+        let command = entry.spec;
         Request { command, id: ask.id.clone(), deadline: ask.deadline, fingerprint, payload }
     }
+}
+
+/// A read, if all of them are.
+pub(crate) fn access<S>(requests: &[Request<S>]) -> Access {
+    let is_read = |request: &Request<S>| request.command.access == Access::Read;
+    if requests.iter().all(is_read) { Access::Read } else { Access::Write }
 }
 
 /// A reply's body.

@@ -17,7 +17,7 @@ use rabbitry::{
     },
     clock::unix_ms,
     service::{
-        Code, Command, Problem, Reply, Request, Service, Spec, Store, Unavailable, batch,
+        Access, Code, Command, Problem, Reply, Request, Service, Spec, Store, Unavailable, batch,
         entity::{Entity, Table},
         inbox::{Inbox, Key, RETENTION, StoredReply},
         rows::{Needs, Rows},
@@ -193,7 +193,11 @@ impl Toys {
 }
 
 impl Store<Number> for Toys {
-    fn apply(&self, batch: Arc<[Request<Number>]>) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>> {
+    fn apply(
+        &self,
+        _: Access,
+        batch: Arc<[Request<Number>]>,
+    ) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>> {
         Box::pin(self.run(batch))
     }
 

@@ -1,4 +1,4 @@
-//! From deliveries to replies: read them, and ask the service.
+//! From deliveries to replies: read them, and ask the store.
 
 use std::{
     collections::BTreeSet,
@@ -15,7 +15,7 @@ use crate::{
     backoff::Backoff,
     failpoints::mutant,
     limits::SUSPECT_DELIVERY_COUNT,
-    service::{Problem, Reply, Request, Service, Spec},
+    service::{Access, Problem, Reply, Request, Service, command::Entry},
 };
 
 /// A delivery and the source it came from.
@@ -49,59 +49,53 @@ pub(super) struct Opened<C> {
     request: Result<Request<C>, Problem>,
 }
 
-/// A batch whose effects are durable.
+/// A delivery whose effect is durable, and its reply.
 pub(super) struct Answered {
-    pub(super) arrived: Vec<Arrived>,
-    pub(super) envelopes: Vec<Envelope>,
-    pub(super) replies: Vec<Reply>,
-}
-
-impl Answered {
-    /// What was delivered, as moments of failure are told.
-    pub(super) fn deliveries(&self) -> impl Iterator<Item = &Delivery> {
-        self.arrived.iter().map(|arrived| &arrived.delivery)
-    }
+    pub(super) arrived: Arrived,
+    pub(super) envelope: Envelope,
+    pub(super) reply: Reply,
 }
 
 /// Reads a delivery.
-pub(super) fn open<S: Service>(context: &Context<S>, command: Spec, arrived: Arrived) -> Opened<S> {
-    let envelope = Envelope::open(command, &arrived.delivery.properties, &context.trust);
-    let request = envelope.request(&arrived.delivery);
+pub(super) fn open<S: Service>(context: &Context<S>, command: &Entry<S>, arrived: Arrived) -> Opened<S> {
+    let envelope = Envelope::open(command.spec, &arrived.delivery.properties, &context.trust);
+    let request = envelope.request(command, &arrived.delivery);
     Opened { arrived, envelope, request }
 }
 
-/// Answers what is a command by the service, and the rest by what is wrong with it.
+/// Answers what is a command by the store, and the rest by what is wrong with it.
 pub(super) async fn answer<S: Service>(
     context: Arc<Context<S>>,
+    access: Access,
     batch: Vec<Opened<S>>,
-) -> Result<Answered, SessionError> {
-    let mut arrived = Vec::with_capacity(batch.len());
-    let mut envelopes = Vec::with_capacity(batch.len());
-    let mut problems = Vec::with_capacity(batch.len());
-    let mut requests = Vec::with_capacity(batch.len());
-    for opened in batch {
-        arrived.push(opened.arrived);
-        envelopes.push(opened.envelope);
-        problems.push(opened.request.map(|request| requests.push(request)).err());
-    }
+) -> Result<Vec<Answered>, SessionError> {
     if mutant!(AckBeforeCommit) {
-        for Arrived { delivery, .. } in &arrived {
-            delivery.ack(BasicAckOptions::default()).await?;
+        for Opened { arrived, .. } in &batch {
+            arrived.delivery.ack(BasicAckOptions::default()).await?;
         }
     }
-    let began = Instant::now();
-    let mut answers = ask_until_answered(&context, requests.into()).await?.into_iter();
-    debug!(batch.size = arrived.len(), batch.commit_us = began.elapsed().as_micros(), "batch is durable");
-    let replies =
-        problems.into_iter().map(|problem| problem.map(Reply::unexecuted).or_else(|| answers.next()));
-    // A service that breaks its contract is a bug; what it did not answer must not be acknowledged.
-    let replies = replies.collect::<Option<_>>().ok_or(SessionError::Panicked)?;
-    Ok(Answered { arrived, envelopes, replies })
+    let (began, size) = (Instant::now(), batch.len());
+    // The store takes the requests alone, as it may have them for longer than this session lasts.
+    let mut requests = Vec::with_capacity(size);
+    let mut ask = |opened: Opened<S>| {
+        let problem = opened.request.map(|request| requests.push(request)).err();
+        (opened.arrived, opened.envelope, problem)
+    };
+    let asked: Vec<_> = batch.into_iter().map(&mut ask).collect();
+    let mut replies = ask_until_answered(&context, access, requests.into()).await?.into_iter();
+    debug!(batch.size = size, batch.commit_us = began.elapsed().as_micros(), "batch is durable");
+    let answered = asked.into_iter().map(|(arrived, envelope, problem)| {
+        let reply = problem.map(Reply::unexecuted).or_else(|| replies.next())?;
+        Some(Answered { arrived, envelope, reply })
+    });
+    // A store that breaks its contract is a bug; what it did not answer must not be acknowledged.
+    answered.collect::<Option<_>>().ok_or(SessionError::Panicked)
 }
 
 /// Keeps the batch while the store is not there; nothing is acknowledged meanwhile, and the prefetch is the brake.
 async fn ask_until_answered<S: Service>(
     context: &Context<S>,
+    access: Access,
     requests: Arc<[Request<S>]>,
 ) -> Result<Vec<Reply>, SessionError> {
     if requests.is_empty() {
@@ -111,7 +105,7 @@ async fn ask_until_answered<S: Service>(
     let mut backoff = Backoff::of_store();
     let mut warned = false;
     loop {
-        match timeout_at(deadline, context.store.apply(Arc::clone(&requests))).await {
+        match timeout_at(deadline, context.store.apply(access, Arc::clone(&requests))).await {
             Err(_) => return Err(SessionError::StoreSilent),
             Ok(Ok(replies)) => {
                 if warned {
@@ -136,7 +130,7 @@ async fn ask_until_answered<S: Service>(
 impl<C> Opened<C> {
     /// Something in place of a delivery that was read.
     pub(super) fn mock(arrived: Arrived) -> Self {
-        let command = Spec::read("mock");
+        let command = crate::Spec::read("mock");
         let envelope = Envelope::open(
             command,
             &arrived.delivery.properties,

@@ -38,13 +38,15 @@ use crate::{
     },
     failpoints::mutant,
     limits::{BATCH_BYTES_MAX, CLOSE_TIMEOUT, CONSUME_TIMEOUT, QUARANTINE_IDLE, QUARANTINE_SUCCESSES},
-    service::{Service, Spec},
+    service::{Access, Service, command::Entry},
 };
 
 /// Some of a service's queues, each on a channel of its own, handled by one loop.
 pub(super) struct Lane<S: Service> {
     context: Arc<Context<S>>,
-    sources: Vec<Source>,
+    /// What its commands have in common.
+    access: Access,
+    sources: Vec<Source<S>>,
     incoming: SelectAll<BoxStream<'static, Incoming>>,
     pace: Pace,
     drain: CancellationToken,
@@ -59,8 +61,8 @@ pub(super) struct Lane<S: Service> {
 }
 
 /// A queue that a lane consumes.
-struct Source {
-    command: Spec,
+struct Source<S: Service> {
+    command: &'static Entry<S>,
     queue: String,
     channel: Channel,
     consumer: Consumer,
@@ -92,7 +94,8 @@ impl<S: Service> Lane<S> {
     pub(super) async fn open(
         connection: &Connection,
         context: Arc<Context<S>>,
-        commands: &[Spec],
+        access: Access,
+        commands: &[&'static Entry<S>],
         pace: Pace,
         drain: CancellationToken,
     ) -> Result<Self, SessionError> {
@@ -102,7 +105,7 @@ impl<S: Service> Lane<S> {
         streams.push(stream::pending().boxed());
         for (index, &command) in commands.iter().enumerate() {
             let channel = connection.create_channel().await?;
-            let queue = queue(S::NAME, command.name);
+            let queue = queue(S::NAME, command.spec.name);
             let source = Source { command, queue, channel, consumer: Consumer::Probing };
             streams.push(source.consume(index, 1).await?);
             sources.push(source);
@@ -112,6 +115,7 @@ impl<S: Service> Lane<S> {
             incoming: streams,
             settler: Settler::start(Arc::clone(&context), outlets.collect()),
             context,
+            access,
             sources,
             pace,
             drain,
@@ -158,7 +162,7 @@ impl<S: Service> Lane<S> {
                 () = ready(()), if committing.is_none() && !self.waiting.is_empty() => {
                     let batch = next_batch(&mut self.waiting, batch_max);
                     trace!(batch.size = batch.len(), "batch begins");
-                    committing = Some(Box::pin(answer(Arc::clone(&self.context), batch)));
+                    committing = Some(Box::pin(answer(Arc::clone(&self.context), self.access, batch)));
                 }
                 () = sleep_until(idle_at), if running && self.pace == Pace::OneByOne && committing.is_none() => {
                     self.end(End::Recovered).await?;
@@ -201,14 +205,14 @@ impl<S: Service> Lane<S> {
     }
 
     /// Hands over a batch whose effects are durable, and quickens the pace after a success.
-    async fn answered(&mut self, answered: Answered) -> Result<(), SessionError> {
-        for arrived in &answered.arrived {
+    async fn answered(&mut self, batch: Vec<Answered>) -> Result<(), SessionError> {
+        for Answered { arrived, .. } in &batch {
             self.successes = if arrived.is_suspect() { 0 } else { self.successes + 1 };
         }
         if self.pace == Pace::Full && self.ending.is_none() {
-            self.grow(&answered.arrived).await?;
+            self.grow(&batch).await?;
         }
-        self.settler.settle(answered).await?;
+        self.settler.settle(batch).await?;
         if self.pace == Pace::OneByOne && self.successes >= QUARANTINE_SUCCESSES {
             self.end(End::Recovered).await?;
         }
@@ -255,8 +259,8 @@ impl<S: Service> Lane<S> {
 
     /// After a first success, makes the consumers that hold one delivery anew. While that one is not acknowledged they
     /// are given no other, which might come to nobody: lapin drops what comes for a consumer that it knows no more.
-    async fn grow(&mut self, successes: &[Arrived]) -> Result<(), SessionError> {
-        for arrived in successes {
+    async fn grow(&mut self, successes: &[Answered]) -> Result<(), SessionError> {
+        for Answered { arrived, .. } in successes {
             let source = &mut self.sources[arrived.source];
             if source.consumer == Consumer::Probing {
                 source.consumer = Consumer::Growing;
@@ -284,7 +288,7 @@ impl<S: Service> Lane<S> {
     }
 }
 
-impl Source {
+impl<S: Service> Source<S> {
     /// Begins to consume; the stream tells of every way in which it can end.
     async fn consume(
         &self,
@@ -331,14 +335,15 @@ impl Source {
 /// has been handled before the one that kills, whichever it is.
 async fn handle_withheld<S: Service>(
     context: &Arc<Context<S>>,
-    sources: &[Source],
+    sources: &[Source<S>],
     mut settling: Settling<S>,
     mut withheld: Vec<Arrived>,
 ) -> Result<(), SessionError> {
     fastrand::shuffle(&mut withheld);
     for arrived in withheld {
-        let opened = open(context, sources[arrived.source].command, arrived);
-        settling.settle(answer(Arc::clone(context), vec![opened]).await?).await?;
+        let command = sources[arrived.source].command;
+        let opened = open(context, command, arrived);
+        settling.settle(answer(Arc::clone(context), command.spec.access, vec![opened]).await?).await?;
     }
     Ok(())
 }

@@ -105,9 +105,10 @@ async fn consume<S: Service>(
     let open_until = Instant::now() + SESSION_OPEN_TIMEOUT;
     let mut lanes = JoinSet::new();
     for access in [Access::Read, Access::Write] {
-        let own: Vec<_> = commands.iter().copied().filter(|command| command.access == access).collect();
+        let own = commands.iter().filter(|command| command.access == access);
+        let own: Vec<_> = own.filter_map(|command| S::entry(command.name)).collect();
         if !own.is_empty() {
-            let opened = Lane::open(connection, Arc::clone(context), &own, pace, drain.clone());
+            let opened = Lane::open(connection, Arc::clone(context), access, &own, pace, drain.clone());
             let lane = timeout_at(open_until, opened).await.map_err(|_| SessionError::NotOpened)??;
             channels.extend(lane.channels());
             lanes.spawn(lane.run());

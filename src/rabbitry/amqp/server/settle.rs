@@ -4,17 +4,14 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use lapin::{
     Channel,
+    message::Delivery,
     options::{BasicAckOptions, BasicRejectOptions},
 };
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, warn};
 
-use super::{
-    Context,
-    answer::{Answered, Arrived},
-    end::SessionError,
-};
+use super::{Context, answer::Answered, end::SessionError};
 use crate::{
     amqp::{envelope::Envelope, replies::OutgoingReply},
     failpoints::{failpoint, mutant},
@@ -24,7 +21,7 @@ use crate::{
 /// The task that settles a lane's batches, one after another, while the next one commits.
 pub(super) struct Settler<S> {
     /// Room for one batch: a lane that is faster waits.
-    batches: mpsc::Sender<Answered>,
+    batches: mpsc::Sender<Vec<Answered>>,
     task: AbortOnDropHandle<Result<Settling<S>, SessionError>>,
 }
 
@@ -56,8 +53,8 @@ impl<S: Service> Settler<S> {
         let (batches, mut queue) = mpsc::channel(1);
         let mut settling = Settling { context, outlets };
         let task = tokio::spawn(async move {
-            while let Some(answered) = queue.recv().await {
-                settling.settle(answered).await?;
+            while let Some(batch) = queue.recv().await {
+                settling.settle(batch).await?;
             }
             Ok(settling)
         });
@@ -65,8 +62,8 @@ impl<S: Service> Settler<S> {
     }
 
     /// Hands over a batch.
-    pub(super) async fn settle(&mut self, answered: Answered) -> Result<(), SessionError> {
-        match self.batches.send(answered).await {
+    pub(super) async fn settle(&mut self, batch: Vec<Answered>) -> Result<(), SessionError> {
+        match self.batches.send(batch).await {
             Ok(()) => Ok(()),
             Err(_) => Err(self.failure().await),
         }
@@ -89,26 +86,31 @@ impl<S: Service> Settler<S> {
 
 impl<S: Service> Settling<S> {
     /// Replies to a batch and acknowledges it. When it returns, every delivery of it is settled.
-    pub(super) async fn settle(&mut self, mut answered: Answered) -> Result<(), SessionError> {
+    pub(super) async fn settle(&mut self, mut batch: Vec<Answered>) -> Result<(), SessionError> {
         // Replies go first: a crash between the two means a second reply, the other way round none.
-        failpoint!(BeforeReply, answered.deliveries(), await ?);
-        send_replies(&self.context, &mut answered).await;
-        failpoint!(AfterReply, answered.deliveries(), await ?);
-        let rejected = set_aside(&self.context, &self.outlets, &answered).await;
-        failpoint!(BeforeAck, answered.deliveries(), await ?);
+        failpoint!(BeforeReply, deliveries(&batch), await ?);
+        send_replies(&self.context, &mut batch).await;
+        failpoint!(AfterReply, deliveries(&batch), await ?);
+        let rejected = set_aside(&self.context, &self.outlets, &batch).await;
+        failpoint!(BeforeAck, deliveries(&batch), await ?);
         if !mutant!(AckBeforeCommit) {
-            acknowledge(&mut self.outlets, &answered.arrived, &rejected).await?;
+            acknowledge(&mut self.outlets, &batch, &rejected).await?;
         }
-        failpoint!(AfterAck, answered.deliveries(), await ?);
-        debug!(batch.size = answered.arrived.len(), "batch done");
+        failpoint!(AfterAck, deliveries(&batch), await ?);
+        debug!(batch.size = batch.len(), "batch done");
         Ok(())
     }
 }
 
+/// What was delivered, as moments of failure are told.
+fn deliveries(batch: &[Answered]) -> impl Iterator<Item = &Delivery> {
+    batch.iter().map(|answered| &answered.arrived.delivery)
+}
+
 /// Sends the replies; their bodies are gone afterwards, as they may be large.
-async fn send_replies<S: Service>(context: &Context<S>, answered: &mut Answered) {
-    let mut outgoing = Vec::with_capacity(answered.replies.len());
-    for (envelope, reply) in answered.envelopes.iter().zip(&mut answered.replies) {
+async fn send_replies<S: Service>(context: &Context<S>, batch: &mut [Answered]) {
+    let mut outgoing = Vec::with_capacity(batch.len());
+    for Answered { envelope, reply, .. } in batch {
         if let Some(reply_to) = &envelope.reply_to {
             let properties = envelope.reply_properties(S::NAME, reply);
             let body = std::mem::take(&mut reply.body);
@@ -134,13 +136,12 @@ async fn send_replies<S: Service>(context: &Context<S>, answered: &mut Answered)
 async fn set_aside<S: Service>(
     context: &Context<S>,
     outlets: &[Outlet],
-    answered: &Answered,
+    batch: &[Answered],
 ) -> BTreeSet<usize> {
     let mut indexes = Vec::new();
     let mut letters = Vec::new();
-    for (index, (envelope, reply)) in answered.envelopes.iter().zip(&answered.replies).enumerate() {
+    for (index, Answered { arrived, envelope, reply }) in batch.iter().enumerate() {
         if let Some(reason) = reason_to_set_aside(envelope, reply) {
-            let arrived = &answered.arrived[index];
             let queue = outlets[arrived.source].queue.as_str();
             warn!(queue, message_id = envelope.id, code = reason.code.name, "message is set aside");
             letters.push((&arrived.delivery, queue, reason));
@@ -167,14 +168,14 @@ fn reason_to_set_aside<'a>(envelope: &Envelope, reply: &'a Reply) -> Option<&'a 
 /// and single ones beyond.
 async fn acknowledge(
     outlets: &mut [Outlet],
-    batch: &[Arrived],
+    batch: &[Answered],
     rejected: &BTreeSet<usize>,
 ) -> Result<(), SessionError> {
     for (index, outlet) in outlets.iter_mut().enumerate() {
         let mut up_to = None;
-        let own = batch.iter().enumerate().filter(|(_, arrived)| arrived.source == index);
-        for (position, arrived) in own {
-            let tag = arrived.delivery.delivery_tag;
+        let own = batch.iter().enumerate().filter(|(_, answered)| answered.arrived.source == index);
+        for (position, answered) in own {
+            let tag = answered.arrived.delivery.delivery_tag;
             let contiguous = tag == outlet.contiguous + 1 || mutant!(AckOverGap);
             outlet.contiguous += u64::from(contiguous);
             if rejected.contains(&position) {

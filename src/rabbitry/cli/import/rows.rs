@@ -183,7 +183,7 @@ mod tests {
             "ann",
         ];
         for row in rows {
-            let problem = Toys::parse("make", row.as_bytes()).unwrap_err();
+            let problem = (Toys::entry("make").unwrap().parse)(row.as_bytes(), &[]).unwrap_err();
             let refused = json(row).unwrap_err();
             assert_eq!((refused.line, refused.code.as_str()), (7, problem.code.name), "{row}");
             assert_eq!(refused.detail, problem.detail, "{row}");

@@ -104,9 +104,12 @@ async fn prepare<S: Service>(address: &Address) -> Result<String, OpenError> {
 }
 
 impl<S: Service> Store<S> for PostgresStore<S> {
-    fn apply(&self, batch: Arc<[Request<S>]>) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>> {
-        let reads = batch.iter().all(|request| request.command.access == Access::Read);
-        let mode = if reads { Mode::Read } else { Mode::Write };
+    fn apply(
+        &self,
+        access: Access,
+        batch: Arc<[Request<S>]>,
+    ) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>> {
+        let mode = if access == Access::Read { Mode::Read } else { Mode::Write };
         Box::pin(self.apply_in(mode, batch))
     }
 

@@ -87,18 +87,17 @@ impl<S: Service> SqliteStore<S> {
         let reader = Lane::start("sqlite-reader", move || Reader::<S>::open(place, options)).await?;
         Ok(Self { writer, reader, wait, patience: PATIENCE, id: id(&named) })
     }
-
-    async fn write(&self, batch: Arc<[Request<S>]>) -> Result<Vec<Reply>, Unavailable> {
-        noticing(&self.wait, self.patience, self.writer.ask(batch)).await
-    }
 }
 
 impl<S: Service> Store<S> for SqliteStore<S> {
-    fn apply(&self, batch: Arc<[Request<S>]>) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>> {
-        if batch.iter().all(|request| request.command.access == Access::Read) {
-            Box::pin(self.reader.ask(batch))
-        } else {
-            Box::pin(self.write(batch))
+    fn apply(
+        &self,
+        access: Access,
+        batch: Arc<[Request<S>]>,
+    ) -> BoxFuture<'_, Result<Vec<Reply>, Unavailable>> {
+        match access {
+            Access::Read => Box::pin(self.reader.ask(batch)),
+            Access::Write => Box::pin(noticing(&self.wait, self.patience, self.writer.ask(batch))),
         }
     }
 
@@ -110,8 +109,8 @@ impl<S: Service> Store<S> for SqliteStore<S> {
         let nothing = || Arc::from(Vec::new());
         Box::pin(async move {
             let both = async {
-                self.write(nothing()).await?;
-                self.reader.ask(nothing()).await
+                self.apply(Access::Write, nothing()).await?;
+                self.apply(Access::Read, nothing()).await
             };
             match tokio::time::timeout(self.patience, both).await {
                 Ok(answer) => answer.map(drop),

@@ -36,8 +36,9 @@ impl Bed {
 
     fn batch(&self, asked: &[(&'static str, &str, &str)]) -> Arc<[Request<Toys>]> {
         let request = |&(name, id, body): &(&'static str, &str, &str)| {
-            let (payload, fingerprint) = decode(name, body.as_bytes()).unwrap();
-            let command = *Toys::COMMANDS.iter().find(|spec| spec.name == name).unwrap();
+            let entry = Toys::entry(name).unwrap();
+            let (payload, fingerprint) = decode(entry, body.as_bytes()).unwrap();
+            let command = entry.spec;
             let id = (!id.is_empty()).then(|| id.to_owned());
             Request { command, id, deadline: None, fingerprint, payload }
         };
@@ -45,7 +46,9 @@ impl Bed {
     }
 
     async fn ask(&self, asked: &[(&'static str, &str, &str)]) -> Result<Vec<Reply>, Unavailable> {
-        self.store.apply(self.batch(asked)).await
+        let batch = self.batch(asked);
+        let is_read = batch.iter().all(|request| request.command.access == Access::Read);
+        self.store.apply(if is_read { Access::Read } else { Access::Write }, batch).await
     }
 
     async fn statuses(&self, asked: &[(&'static str, &str, &str)]) -> Vec<(u16, bool)> {
@@ -145,7 +148,7 @@ async fn a_frozen_writer_stops_writers_but_neither_readers_nor_the_question_for_
     let error = bed.store.ready().await.unwrap_err().to_string();
     assert!(error.contains("may be frozen"), "{error}");
     assert_eq!(bed.statuses(&[("get", "", GET_ANN)]).await, [(200, false)]);
-    let write = bed.store.apply(bed.batch(&[("make", "", BOB)]));
+    let write = bed.store.apply(Access::Write, bed.batch(&[("make", "", BOB)]));
     let released = async { drop(held) };
     let (replies, ()) = tokio::join!(write, released);
     assert_eq!(replies.unwrap()[0].status, 201);
@@ -243,7 +246,8 @@ async fn a_clock_that_is_wrong_at_the_start_forgets_nothing() {
         let store = SqliteStore::<Toys>::open(behind.path(), options).await.unwrap();
         store.ready().await.unwrap();
         store.ready().await.unwrap();
-        let repeated = store.apply(behind.batch(&[("add", "of-behind", AWARD)])).await.unwrap();
+        let repeated =
+            store.apply(Access::Write, behind.batch(&[("add", "of-behind", AWARD)])).await.unwrap();
         assert!(repeated[0].replayed, "start {n}");
     }
 }

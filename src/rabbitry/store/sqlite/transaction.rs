@@ -27,25 +27,23 @@ pub(super) fn run<S: Service>(
     behavior: TransactionBehavior,
     batch: &Batch<'_, S>,
 ) -> rusqlite::Result<Vec<Reply>> {
-    match run_together(connection, behavior, batch) {
-        Err(error) if is_refusal(&error) => run_one_by_one(connection, behavior, batch),
-        outcome => outcome,
-    }
-}
-
-fn run_together<S: Service>(
-    connection: &mut Connection,
-    behavior: TransactionBehavior,
-    batch: &Batch<'_, S>,
-) -> rusqlite::Result<Vec<Reply>> {
     let mut transaction = connection.transaction_with_behavior(behavior)?;
-    let replies = answer(&transaction, batch)?;
+    let replies = match answer(&transaction, batch) {
+        Err(error) if is_refusal(&error) => {
+            transaction.rollback()?;
+            return run_one_by_one(connection, behavior, batch);
+        }
+        answered => answered?,
+    };
     if mutant!(ReplyBeforeCommit) && matches!(behavior, TransactionBehavior::Immediate) {
         transaction.set_drop_behavior(DropBehavior::Ignore);
         return Ok(replies);
     }
-    commit(transaction, batch.requests)?;
-    Ok(replies)
+    match commit(transaction, batch.requests) {
+        // A constraint may be checked only now.
+        Err(error) if is_refusal(&error) => run_one_by_one(connection, behavior, batch),
+        committed => committed.map(|()| replies),
+    }
 }
 
 fn run_one_by_one<S: Service>(
