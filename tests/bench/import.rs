@@ -62,7 +62,7 @@ async fn exists() -> Result<bool> {
 
 async fn run(broker: &Broker, worker: &Side, folder: &Path, file: &Path, rows: u64) -> Result<Import> {
     let mut producer = Command::new(PROGRAM)
-        .arg("import")
+        .args(["import", "users.create"])
         .arg(file)
         .current_dir(folder)
         .env("AMQP_URL", broker.url_text(side::VHOST))

@@ -46,7 +46,7 @@ struct Args {
     #[arg(long, default_value_t = 800, value_name = "MILLISECONDS")]
     window: u64,
     /// The commands
-    #[arg(long, value_delimiter = ',', default_values = ["users", "create", "get"])]
+    #[arg(long, value_delimiter = ',', default_values = ["create", "get"])]
     commands: Vec<Command>,
     /// Commands in flight
     #[arg(long, value_delimiter = ',', default_values = ["1", "16", "64", "256"])]

@@ -27,6 +27,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(40);
 
 type Environment = BTreeMap<String, String>;
 
+/// Set for workers of the bank, which this program itself is then.
+pub const WORKER_OF_THE_BANK: &str = "RABBITRY_FAULTS_WORKER_OF_THE_BANK";
+
 pub struct Fleet {
     slots: Vec<Slot>,
     shared: Arc<Shared>,
@@ -62,6 +65,15 @@ impl Fleet {
             Slot { pid, life }
         });
         Self { slots: slots.collect(), shared }
+    }
+
+    /// Workers with the same environment and one more variable.
+    pub fn like_it(&self, size: usize, variable: &str) -> Self {
+        let mut environment = self.shared.environment.lock().unwrap().clone();
+        environment.insert(variable.to_owned(), "1".to_owned());
+        let logs = self.shared.logs.join(variable.to_lowercase());
+        fs::create_dir_all(&logs).expect("a folder can be made");
+        Self::start(size, environment, logs)
     }
 
     pub fn size(&self) -> usize {
@@ -146,7 +158,13 @@ async fn live(shared: Arc<Shared>, pid: Arc<AtomicI32>) {
 fn spawn(shared: &Shared) -> Child {
     let start = shared.starts.fetch_add(1, Ordering::Relaxed);
     let log = fs::File::create(shared.logs.join(format!("worker-{start}.log"))).expect("a log can be made");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_users-worker"));
+    let is_of_the_bank = shared.environment.lock().unwrap().contains_key(WORKER_OF_THE_BANK);
+    let program = if is_of_the_bank {
+        std::env::current_exe().expect("this program has a path")
+    } else {
+        env!("CARGO_BIN_EXE_users-worker").into()
+    };
+    let mut command = Command::new(program);
     command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.envs(&*shared.environment.lock().unwrap());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);

@@ -2,6 +2,7 @@
 //! `make faults`, `make soak` and `make mutants` run it on a private broker, see README.
 #![allow(missing_docs, clippy::unwrap_used, unreachable_pub)]
 
+mod bank;
 mod broker;
 mod cells;
 mod check;
@@ -30,6 +31,9 @@ use clap::Parser;
 use options::{Mode, Options};
 
 fn main() -> ExitCode {
+    if let Some(code) = bank::worker() {
+        return code;
+    }
     let options = Options::parse();
     if let Some(code) = run::in_own_mounts() {
         return code;

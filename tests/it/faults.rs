@@ -11,4 +11,5 @@ mod planted;
 mod second_opinion;
 mod seeded;
 mod store;
+mod transfers;
 mod world;

@@ -1,5 +1,6 @@
 //! The matrix: one cell for each fault, a file for each family.
 
+mod bank;
 mod broker;
 mod clock;
 mod messages;
@@ -41,8 +42,16 @@ impl Cell {
 /// All of them for the store of this run, worker and broker first.
 pub fn all() -> Vec<Cell> {
     let of_the_store = if store::is_postgres() { postgres::cells() } else { sqlite::cells() };
-    [workers::cells(), broker::cells(), of_the_store, network::cells(), messages::cells(), clock::cells()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        workers::cells(),
+        broker::cells(),
+        of_the_store,
+        network::cells(),
+        messages::cells(),
+        clock::cells(),
+        bank::cells(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

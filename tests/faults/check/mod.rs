@@ -10,6 +10,7 @@ pub mod linearizable;
 mod model;
 pub mod outcome;
 mod replies;
+pub mod transfers;
 
 use super::history;
 
