@@ -133,9 +133,10 @@ async fn tell_if_nobody_consumes(producer: &Producer<'_>, command: &str) -> Call
 pub(super) async fn warn_if_nobody_consumes(producer: &Producer<'_>, command: &str) -> Result<(), CallError> {
     if producer.client.consumers(command).await? == Some(0) {
         note(&format!(
-            "no worker is consuming {}; waiting {} for one (`make worker` starts one)",
+            "no worker is consuming {}; waiting {} for one: start a {}-worker",
             queue(producer.about.name, command),
-            for_people(producer.timeout)
+            for_people(producer.timeout),
+            producer.about.name
         ));
     }
     Ok(())

@@ -145,8 +145,7 @@ fn queues_table(status: &Status) -> comfy_table::Table {
 
 fn workers_for_people(workers: &[Worker]) -> String {
     if workers.is_empty() {
-        return "no workers are seen: `make worker` starts one (the broker's statistics lag up to 5 seconds)"
-            .to_owned();
+        return "no workers are seen (the broker's statistics lag up to 5 seconds)".to_owned();
     }
     let mut table = table(&["SERVICE", "WORKER", "STORE", "CONNECTIONS"]);
     for worker in workers {

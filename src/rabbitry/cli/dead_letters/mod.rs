@@ -162,10 +162,12 @@ pub(super) async fn run(
     format: Format,
 ) -> Result<(), Failure> {
     let url = broker.broker()?;
+    let mut found = false;
     for about in services.iter().filter(|about| action.is_about(about.name)) {
-        Desk { about, url: url.clone(), patience, format }.run(&action).await?;
+        found |= Desk { about, url: url.clone(), patience, format }.run(&action).await?;
     }
-    Ok(())
+    let ids = action.ids();
+    if found || ids.is_empty() { Ok(()) } else { Err(none_with(ids)) }
 }
 
 impl DeadLetters {
@@ -175,6 +177,15 @@ impl DeadLetters {
                 selection.is_about(service)
             }
             Self::Show { .. } => true,
+        }
+    }
+
+    /// The ids that are named.
+    fn ids(&self) -> &[String] {
+        match self {
+            Self::List(_) => &[],
+            Self::Show { id, .. } => std::slice::from_ref(id),
+            Self::Requeue { selection, .. } | Self::Drop { selection, .. } => &selection.ids,
         }
     }
 }
@@ -188,16 +199,17 @@ struct Desk<'a> {
 }
 
 impl Desk<'_> {
-    async fn run(&self, action: &DeadLetters) -> Result<(), Failure> {
+    /// Returns whether there was any letter that is meant.
+    async fn run(&self, action: &DeadLetters) -> Result<bool, Failure> {
         match action {
-            DeadLetters::List(selection) => self.list(selection).await,
+            DeadLetters::List(selection) => self.list(selection).await.map(|()| true),
             DeadLetters::Show { id, limit } => self.show(id, *limit).await,
             DeadLetters::Requeue { selection, all, dry_run, new_id, drop_deadline } => {
                 let filter = selection.deliberate_filter(*all)?;
                 let commands = self.about.commands;
                 let rules = Rules { commands, new_id: *new_id, drop_deadline: *drop_deadline };
                 if *dry_run {
-                    self.requeue_dry(&filter, &rules, selection.limit).await
+                    self.requeue_dry(&filter, &rules, selection.limit).await.map(|()| true)
                 } else {
                     self.requeue(&filter, &rules, selection.limit).await
                 }
@@ -273,7 +285,7 @@ impl Desk<'_> {
         Ok(closed?)
     }
 
-    async fn show(&self, id: &str, limit: u32) -> Result<(), Failure> {
+    async fn show(&self, id: &str, limit: u32) -> Result<bool, Failure> {
         let mut queue = self.open().await?;
         let filter = Filter { ids: vec![id.to_owned()], ..Filter::default() };
         let format = self.format;
@@ -283,13 +295,11 @@ impl Desk<'_> {
         };
         let letters = self.look(&mut queue, &filter, limit, pick).await?;
         queue.close().await?;
-        if letters.is_empty() {
-            return Err(none_with(&filter.ids));
-        }
-        letters.iter().try_for_each(|letter| print(letter))
+        letters.iter().try_for_each(|letter| print(letter))?;
+        Ok(!letters.is_empty())
     }
 
-    async fn requeue(&self, filter: &Filter, rules: &Rules, limit: u32) -> Result<(), Failure> {
+    async fn requeue(&self, filter: &Filter, rules: &Rules, limit: u32) -> Result<bool, Failure> {
         let mut queue = self.open().await?;
         let publisher = Publisher::open(&self.url, self.about.name, self.patience).await?;
         let mut sent = Vec::new();
@@ -299,7 +309,7 @@ impl Desk<'_> {
         let closed = queue.close().await;
         self.report(&sent, false)?;
         result.and(closed)?;
-        outcome(filter, &sent)
+        outcome(&sent)
     }
 
     async fn requeue_dry(&self, filter: &Filter, rules: &Rules, limit: u32) -> Result<(), Failure> {
@@ -346,7 +356,7 @@ impl Desk<'_> {
         print(&format!("{requeued} requeued, {} kept", sent.len() - requeued))
     }
 
-    async fn drop(&self, filter: &Filter, limit: u32, dry_run: bool, yes: bool) -> Result<(), Failure> {
+    async fn drop(&self, filter: &Filter, limit: u32, dry_run: bool, yes: bool) -> Result<bool, Failure> {
         if !dry_run && !yes && !stdin().is_terminal() {
             return Err(Failure::new(exit::USAGE, "dropping takes --yes when nobody can be asked"));
         }
@@ -356,7 +366,7 @@ impl Desk<'_> {
         let ids: Vec<_> = letters.iter().map(|(_, id)| id.as_str()).collect();
         if ids.is_empty() && !filter.ids.is_empty() {
             queue.close().await?;
-            return Err(none_with(&filter.ids));
+            return Ok(false);
         }
         let go = !dry_run && (yes || ids.is_empty() || asked(ids.len()).await?);
         if go {
@@ -374,7 +384,8 @@ impl Desk<'_> {
             Format::Table if ids.is_empty() => print(NONE),
             Format::Table if dry_run => print(&format!("{} would be dropped", ids.len())),
             Format::Table => print(&format!("{dropped} dropped")),
-        }
+        }?;
+        Ok(!ids.is_empty())
     }
 }
 
@@ -397,11 +408,8 @@ fn none_with(ids: &[String]) -> Failure {
     )
 }
 
-/// Success if every letter that is meant was requeued.
-fn outcome(filter: &Filter, sent: &[Sent]) -> Result<(), Failure> {
-    if sent.is_empty() && !filter.ids.is_empty() {
-        return Err(none_with(&filter.ids));
-    }
+/// Success if every letter that is meant was requeued; whether there was any.
+fn outcome(sent: &[Sent]) -> Result<bool, Failure> {
     let mut kept: BTreeMap<&str, (usize, Kept)> = BTreeMap::new();
     for why in sent.iter().filter_map(|sent| sent.kept) {
         kept.entry(reason(why)).or_insert((0, why)).0 += 1;
@@ -414,7 +422,7 @@ fn outcome(filter: &Filter, sent: &[Sent]) -> Result<(), Failure> {
         Kept::UnknownOrigin | Kept::IdExpired | Kept::DeadlinePassed => exit::REFUSED,
     };
     match kept.values().map(|(_, why)| code(*why)).min() {
-        None => Ok(()),
+        None => Ok(!sent.is_empty()),
         Some(code) => Err(Failure::new(code, format!("not everything was requeued:\n{}", lines.join("\n")))),
     }
 }
@@ -453,14 +461,11 @@ mod tests {
 
     #[test]
     fn the_exit_code_tells_whether_everything_was_requeued() {
-        let code = |filter: &Filter, sent: &[Sent]| outcome(filter, sent).map_err(|failure| failure.code);
-        let any = Filter::default();
-        let one = Filter { ids: vec!["m".to_owned()], ..Filter::default() };
-        assert_eq!(code(&any, &[]), Ok(()));
-        assert_eq!(code(&one, &[]), Err(exit::REFUSED));
-        assert_eq!(code(&any, &[sent(None)]), Ok(()));
-        assert_eq!(code(&any, &[sent(None), sent(Some(Kept::IdExpired))]), Err(exit::REFUSED));
-        assert_eq!(code(&any, &[sent(Some(Kept::Refused))]), Err(exit::TRY_AGAIN));
-        assert_eq!(code(&any, &[sent(Some(Kept::Unroutable))]), Err(exit::UNAVAILABLE));
+        let code = |sent: &[Sent]| outcome(sent).map_err(|failure| failure.code);
+        assert_eq!(code(&[]), Ok(false));
+        assert_eq!(code(&[sent(None)]), Ok(true));
+        assert_eq!(code(&[sent(None), sent(Some(Kept::IdExpired))]), Err(exit::REFUSED));
+        assert_eq!(code(&[sent(Some(Kept::Refused))]), Err(exit::TRY_AGAIN));
+        assert_eq!(code(&[sent(Some(Kept::Unroutable))]), Err(exit::UNAVAILABLE));
     }
 }
