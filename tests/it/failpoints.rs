@@ -127,13 +127,14 @@ async fn a_kill_after_setting_aside_sets_it_aside_twice_and_loses_nothing() {
     stage.end(worker, &[("users.dead", 2)]).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_start_that_is_cut_off_in_a_migration_is_made_good_by_the_next() {
+/// Lets starts be cut off at one moment of the migrations after the other, each on a database of its own, and then others begin.
+/// Returns how many moments there are.
+async fn cut_off(database: impl Fn() -> Database, mut check: impl AsyncFnMut(&mut Stage)) -> u32 {
     let mut stage = Stage::set().await;
-    let mut cut_off = 0;
+    let mut moments = 0;
     loop {
-        stage.place = Place::new();
-        let mut doomed = failing(&stage.vhost, &stage.place, &format!("in_migration=kill@{}", cut_off + 1));
+        stage.place = Place::with(database());
+        let mut doomed = failing(&stage.vhost, &stage.place, &format!("in_migration=kill@{}", moments + 1));
         eventually("it is killed, or has all migrations behind it", || {
             let decided = !doomed.is_running() || doomed.log().contains("consuming");
             async move { decided }
@@ -141,14 +142,34 @@ async fn a_start_that_is_cut_off_in_a_migration_is_made_good_by_the_next() {
         .await;
         if doomed.is_running() {
             doomed.stop().await;
-            break;
+            return moments;
         }
-        cut_off += 1;
+        moments += 1;
         let worker = stage.worker().await;
-        assert_eq!(stage.ask("create", new_user("ann", 0)).await.0, 201, "after {cut_off}");
+        check(&mut stage).await;
         worker.stop().await;
     }
-    assert!(cut_off >= 2, "the history's table and a migration: {cut_off}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_is_cut_off_in_a_migration_is_made_good_by_the_next() {
+    let moments = cut_off(Database::new, async |stage| {
+        assert_eq!(stage.ask("create", new_user("ann", 0)).await.0, 201);
+    });
+    assert!(moments.await >= 3, "the engine's migrations, and the service's");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_of_version_0_1_that_is_cut_off_is_made_good_by_the_next() {
+    let moments = cut_off(crate::store_upgrade::of_0_1, async |stage| {
+        let ann = stage.ask("get", json!({"username": "ann"})).await;
+        assert_eq!(ann, (200, user("ann", 145, "Gold")));
+        let properties = stage.asking("pay-day").with_message_id("pay-day".into());
+        stage.send("award", &json!({"username": "ann", "points": 25}), properties).await;
+        let repeated = stage.replies.next().await;
+        assert!(is_replayed(&repeated));
+    });
+    assert!(moments.await >= 4, "the inbox, the engine's migrations, and the service's");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use crate::support::{
 };
 
 /// A database as the programs of version 0.1 left it: ann and bob, and five replies that are remembered.
-fn of_0_1() -> Database {
+pub(super) fn of_0_1() -> Database {
     let database = Database::new();
     if is_postgres() {
         database.meddle("", include_str!("old/0.1.sql"));

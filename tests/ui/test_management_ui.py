@@ -55,7 +55,7 @@ def body_of(name):
 
 def stored(name):
     """The user as the command line gets it."""
-    command = [os.environ["RABBITRY"], "get", name, "--json"]
+    command = [os.environ["RABBITRY"], "users", "get", name, "--json"]
     found = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert found.returncode == 0, found.stdout.strip()
     return json.loads(found.stdout)

@@ -36,12 +36,17 @@ pub(super) async fn apply<S: Service>(client: &mut Client, place: &str) -> Resul
         lock(client).await.map_err(|error| open_failed("lock the schema of", place, &error))?;
         refuse_foreign::<S>(client, place).await?;
         failpoint!(InMigration, ?);
-        let is_of_0_1 = adopt::<S>(client).await.map_err(|error| open_failed("migrate", place, &error))?;
+        // A start that was cut off may have left an empty history.
+        let has_history = standing(client, place, S::NAME).await?.version > 0;
+        let is_of_0_1 = !has_history && {
+            adopt::<S>(client).await.map_err(|error| open_failed("migrate", place, &error))?
+        };
         for known in &parts {
             if is_of_0_1 && known.part == S::NAME {
                 let made_before = known.runner().set_target(Target::FakeVersion(1)).run_async(client).await;
                 made_before.map_err(|error| explained(place, &error))?;
             }
+            failpoint!(InMigration, ?);
             known.runner().run_async(client).await.map_err(|error| explained(place, &error))?;
         }
         failpoint!(InMigration, ?);
@@ -54,14 +59,11 @@ pub(super) async fn apply<S: Service>(client: &mut Client, place: &str) -> Resul
     Ok(())
 }
 
-/// Makes the inbox of version 0.1 today's one. Returns whether the service's table is still that of version 0.1, which has no
-/// history of its own.
+/// Makes the inbox of version 0.1 today's one. Returns whether the service's table, which has no history of its own, is that of
+/// version 0.1.
 async fn adopt<S: Service>(client: &mut Client) -> Result<bool, Fault> {
-    let sql = format!(
-        "SELECT to_regclass('{OF_0_1}') IS NOT NULL AND to_regclass('{}') IS NULL AND to_regclass('{}') IS NOT NULL",
-        history(S::NAME),
-        S::Entity::TABLE.name
-    );
+    let table = S::Entity::TABLE.name;
+    let sql = format!("SELECT to_regclass('{OF_0_1}') IS NOT NULL AND to_regclass('{table}') IS NOT NULL");
     if !client.query_one(&sql, &[]).await?.try_get::<_, bool>(0)? {
         return Ok(false);
     }

@@ -25,6 +25,15 @@ const FROM_0_1: &str = include_str!("../migrations/sqlite_from_0_1.sql");
 /// # Errors
 /// Refused, if the database's schema is newer than this program and does not admit it, or has another history.
 pub(super) fn apply<S: Service>(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
+    #[cfg(feature = "failpoints")]
+    pass_at_each_commit(connection, true);
+    let applied = apply_all::<S>(connection, path);
+    #[cfg(feature = "failpoints")]
+    pass_at_each_commit(connection, false);
+    applied
+}
+
+fn apply_all<S: Service>(connection: &mut Connection, path: &Path) -> Result<(), OpenError> {
     let is_of_0_1 = adopt::<S>(connection).map_err(|error| failed("migrate", path, &error))?;
     apply_part(connection, path, ENGINE, ENGINES)?;
     if is_of_0_1 {
@@ -40,7 +49,9 @@ pub(super) fn apply<S: Service>(connection: &mut Connection, path: &Path) -> Res
 /// history of its own.
 fn adopt<S: Service>(connection: &mut Connection) -> rusqlite::Result<bool> {
     let is_there = |table: &str| is_there(connection, table);
-    if !is_there(OF_0_1)? || is_there(&history(S::NAME))? || !is_there(S::Entity::TABLE.name)? {
+    // A start that was cut off may have left an empty history.
+    let has_history = standing(connection, S::NAME)?.version > 0;
+    if has_history || !is_there(OF_0_1)? || !is_there(S::Entity::TABLE.name)? {
         return Ok(false);
     }
     let columns = "SELECT count(*) FROM pragma_table_info('inbox') WHERE name = 'service'";
@@ -66,20 +77,11 @@ fn apply_part(
     let known = Known::parse(part, all, &place)?;
     let standing = standing(connection, part).map_err(|error| failed("read the schema of", path, &error))?;
     if !known.is_behind(standing) {
-        return migrate(connection, &known).map_err(|error| explained(path, &error));
+        return known.runner().run(connection).map(drop).map_err(|error| explained(path, &error));
     }
     let applied =
         known.runner().get_applied_migrations(connection).map_err(|error| explained(path, &error))?;
     known.admit(standing, &applied)
-}
-
-fn migrate(connection: &mut Connection, known: &Known<'_>) -> Result<(), refinery::Error> {
-    #[cfg(feature = "failpoints")]
-    pass_at_each_commit(connection, true);
-    let migrated = known.runner().run(connection);
-    #[cfg(feature = "failpoints")]
-    pass_at_each_commit(connection, false);
-    migrated.map(drop)
 }
 
 #[cfg(feature = "failpoints")]
