@@ -57,6 +57,7 @@ async fn many_workers_that_start_at_once_take_it_over_once() {
         futures::future::join_all((0..6).map(|_| open::<Users>(&database.url, Options::default()))).await;
     assert!(opened.iter().all(Result::is_ok));
     assert_eq!(database.number("SELECT count(*) FROM inbox"), 5);
-    // What programs of version 0.1 ask before they use it.
+    // What programs of version 0.1, which know migration 1, ask before they use it.
+    assert_eq!(database.number("SELECT max(version) FROM refinery_schema_history"), 2);
     assert_eq!(database.number("SELECT oldest_worker FROM schema_compatibility"), 2);
 }

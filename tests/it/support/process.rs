@@ -111,7 +111,8 @@ pub async fn run_with_lines(
     let mut stdin = child.stdin.take().unwrap();
     let feed = move || lines.map(|line| stdin.write_all(line.as_bytes())).find(Result::is_err);
     std::thread::spawn(feed);
-    Process(child).end().await
+    // What is lost on the way is sent again only after seconds.
+    Process(child).end_within(4 * SOON).await
 }
 
 /// A running program, killed if it still runs when dropped.
@@ -137,15 +138,19 @@ impl Process {
     }
 
     /// Waits for its end.
-    pub async fn end(mut self) -> Said {
+    pub async fn end(self) -> Said {
+        self.end_within(SOON).await
+    }
+
+    async fn end_within(mut self, limit: Duration) -> Said {
         let (out, err) = (self.0.stdout.take(), self.0.stderr.take());
         let (out, err) = (read_all(out), read_all(err));
-        let status = self.wait().await;
+        let status = self.wait(limit).await;
         Said::of(&Output { status, stdout: out.join().unwrap(), stderr: err.join().unwrap() })
     }
 
-    async fn wait(&mut self) -> ExitStatus {
-        let until = tokio::time::Instant::now() + super::SOON;
+    async fn wait(&mut self, limit: Duration) -> ExitStatus {
+        let until = tokio::time::Instant::now() + limit;
         loop {
             if let Some(status) = self.0.try_wait().unwrap() {
                 return status;
@@ -247,7 +252,7 @@ impl WorkerProcess {
 
     /// Waits for its end: the exit code, and the log.
     pub async fn end(mut self) -> (Option<i32>, String) {
-        let status = self.process.wait().await;
+        let status = self.process.wait(SOON).await;
         (status.code(), self.log())
     }
 

@@ -4,5 +4,6 @@ ALTER TABLE inbox ADD COLUMN service text COLLATE "C" NOT NULL DEFAULT 'SERVICE'
 ALTER TABLE inbox ALTER COLUMN service DROP DEFAULT;
 ALTER TABLE inbox DROP CONSTRAINT inbox_pkey;
 ALTER TABLE inbox ADD PRIMARY KEY (command, message_id, service);
--- None starts any more: it would know nothing of what is kept here now.
+-- None starts any more: it would know nothing of what is kept here now. It asks only where it finds a newer migration.
+INSERT INTO refinery_schema_history VALUES (2, 'taken_over', '2026-11-27T00:00:00Z', '0');
 UPDATE schema_compatibility SET oldest_worker = 2;
