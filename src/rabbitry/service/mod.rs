@@ -1,8 +1,8 @@
-//! The seam between messaging and a service.
+//! What a service is, and what stands between messaging and stores.
 //!
-//! `amqp/` turns deliveries into [`Request`]s and [`Reply`]s into messages; a service turns the one into the
-//! other and knows nothing of AMQP. What every service needs beside its own rules stands here too: how a body
-//! is read ([`payload`]), what a repetition is answered ([`inbox`]), how a batch is run ([`batch`]).
+//! `amqp/` turns deliveries into [`Request`]s and [`Reply`]s into messages; a [`Store`] turns the one into the other by the
+//! service's rules. What every service needs beside these stands here too: how a body is read ([`payload`]), what a
+//! repetition is answered ([`inbox`]), how a batch is run ([`batch`]).
 
 pub mod batch;
 pub mod command;
